@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+#include "bind/hash_table.h"
+
+#include <algorithm>
+
+#include "bind/module.h"
+#include "cpu/parallel.h"
+#include "kernels/hash_insert.h"
+#include "kernels/hash_lookup.h"
+#ifdef TSL_WITH_CUDA
+#include "cuda/hash_table.h"
+#endif
+
+namespace tsl::bind {
+
+HashTableView table_of(const TensorView& keys, const TensorView& rows, const char* function,
+                       dlpack::DeviceType device) {
+  const int64_t slots = keys.shape[0];
+  keys.expect(message(function, ": keys").c_str(), DType::kInt64, {-1}, device);
+  rows.expect(message(function, ": rows").c_str(), DType::kInt32, {slots}, device);
+  const uint64_t capacity = static_cast<uint64_t>(slots - 1);
+  TSL_CHECK(slots > 1 && (capacity & (capacity - 1)) == 0, ValueError, function,
+            ": keys must have 2^n + 1 slots, got ", slots, ". Build the table with hash_build.");
+  return HashTableView{keys.as<uint64_t>(), rows.as<int32_t>(), capacity};
+}
+
+namespace {
+
+dlpack::DeviceType device_of(const TensorView& view) {
+  return view.device.type == dlpack::kCuda ? dlpack::kCuda : dlpack::kCpu;
+}
+
+void hash_build(const TensorView& coords, const TensorView& keys, const TensorView& rows, int threads) {
+  const dlpack::DeviceType device = device_of(coords);
+  const int64_t count = coords.shape[0];
+  coords.expect("hash_build: coords", DType::kInt32, {-1, 4}, device);
+  const HashTableView table = table_of(keys, rows, "hash_build", device);
+  TSL_CHECK(table.capacity >= hash_capacity(static_cast<uint64_t>(count)), ValueError,
+            "hash_build: keys must have room for twice the coordinates, got ", table.capacity,
+            " slots for ", count, ". Allocate hash_capacity(n) + 1.");
+  const HashInsert insert{coords.as<Coord>(), table};
+#ifdef TSL_WITH_CUDA
+  if (device == dlpack::kCuda) {
+    void* const stream = current_stream(coords);
+    const py::gil_scoped_release release;
+    cuda::hash_build(insert, count, coords.device.id, stream);
+    return;
+  }
+#endif
+  TSL_CHECK(device == dlpack::kCpu, MachineError, "hash_build: coords must be on the CPU, got CUDA. ",
+            "This build has no CUDA part: install nvcc and reinstall with TSL_CUDA=ON.");
+  const py::gil_scoped_release release;
+  std::fill(table.keys, table.keys + table.capacity + 1, kEmptyKey);
+  std::fill(table.rows, table.rows + table.capacity + 1, kNoRow);
+  cpu::for_each(count, threads, insert);
+}
+
+void hash_lookup(const TensorView& keys, const TensorView& rows, const TensorView& coords,
+                 const TensorView& found, int threads) {
+  const dlpack::DeviceType device = device_of(coords);
+  const int64_t count = coords.shape[0];
+  coords.expect("hash_lookup: coords", DType::kInt32, {-1, 4}, device);
+  found.expect("hash_lookup: found", DType::kInt64, {count}, device);
+  const HashTableView table = table_of(keys, rows, "hash_lookup", device);
+  const HashLookup lookup{coords.as<Coord>(), table, found.as<int64_t>()};
+#ifdef TSL_WITH_CUDA
+  if (device == dlpack::kCuda) {
+    void* const stream = current_stream(coords);
+    const py::gil_scoped_release release;
+    cuda::hash_lookup(lookup, count, coords.device.id, stream);
+    return;
+  }
+#endif
+  TSL_CHECK(device == dlpack::kCpu, MachineError, "hash_lookup: coords must be on the CPU, got CUDA. ",
+            "This build has no CUDA part: install nvcc and reinstall with TSL_CUDA=ON.");
+  const py::gil_scoped_release release;
+  cpu::for_each(count, threads, lookup);
+}
+
+}  // namespace
+
+void register_hash_table(py::module_& module) {
+  module.def("hash_capacity", &hash_capacity, py::arg("count"));
+  module.def("hash_build", &hash_build, py::arg("coords"), py::arg("keys"), py::arg("rows"),
+             py::arg("threads"));
+  module.def("hash_lookup", &hash_lookup, py::arg("keys"), py::arg("rows"), py::arg("coords"),
+             py::arg("found"), py::arg("threads"));
+}
+
+}  // namespace tsl::bind

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+// One register_<concept>(module) per bind/<concept>.cpp.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace tsl::bind {
+
+void register_coords(pybind11::module_& module);
+void register_hash_table(pybind11::module_& module);
+void register_neighbors(pybind11::module_& module);
+void register_sparse_conv(pybind11::module_& module);
+void register_reduce(pybind11::module_& module);
+
+}  // namespace tsl::bind

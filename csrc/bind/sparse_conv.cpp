@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT
+#include "cpu/sparse_conv.h"
+
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+
+#include "bind/module.h"
+#include "bind/pair_tiles.h"
+
+namespace tsl::bind {
+namespace {
+
+const cpu::SimdKernels& kernels_named(const std::optional<std::string>& name) {
+  for (auto table = cpu::available_simd_kernels(); *table; ++table) {
+    if (!name || *name == (*table)->name) return **table;
+  }
+  throw ValueError(message("sparse_conv: simd must be one that simd_kernels() lists, got '", *name,
+                           "'. Leave it out for the best."));
+}
+
+/// run(type tag of storage, kernels) for the dtype of the features.
+template <class Run>
+void dispatch(DType dtype, const cpu::SimdKernels& kernels, const char* function, const Run& run) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return run(float{}, kernels.f32);
+    case DType::kFloat64:
+      return run(double{}, kernels.f64);
+    case DType::kBFloat16:
+      return run(BFloat16{}, kernels.bf16);
+    case DType::kFloat16:
+      return run(Float16{}, kernels.f16);
+    default:
+      throw TypeError(message(function, ": feats must have a floating dtype, got ", name_of(dtype),
+                              ". Convert it with .to()."));
+  }
+}
+
+void sparse_conv(const TensorView& feats, const TensorView& weight,
+                 const std::optional<TensorView>& bias, const std::optional<TensorView>& residual,
+                 const TensorView& in_index, const TensorView& out_index, const TensorView& tile_ptr,
+                 int64_t tile_rows, int groups, bool transposed, bool mirrored, int full_tap, bool relu,
+                 const TensorView& out, int threads, const std::optional<std::string>& simd) {
+  const int64_t num_out = out.shape[0];
+  const int64_t volume = weight.shape[0];
+  const DType dtype = feats.dtype;
+  feats.expect("sparse_conv: feats", dtype, {-1, -1});
+  out.expect("sparse_conv: out", dtype, {-1, -1});
+  const int64_t in_channels = feats.shape[1];
+  const int64_t out_channels = out.shape[1];
+  const int64_t stored_columns = transposed ? in_channels : out_channels;
+  const int64_t stored_rows = (transposed ? out_channels : in_channels) / groups;
+  weight.expect("sparse_conv: weight", dtype, {-1, stored_rows, stored_columns});
+  if (bias) bias->expect("sparse_conv: bias", dtype, {out_channels});
+  if (residual) residual->expect("sparse_conv: residual", dtype, {num_out, out_channels});
+  const cpu::PairTiles pairs =
+      pair_tiles(in_index, out_index, tile_ptr, tile_rows, num_out, volume, "sparse_conv");
+  const cpu::WeightLayout layout{static_cast<int>(volume), groups, static_cast<int>(in_channels / groups),
+                                 static_cast<int>(out_channels / groups), transposed, mirrored};
+  const auto run = [&](auto tag, const auto& kernels) {
+    using S = decltype(tag);
+    const cpu::ConvArguments<S> arguments{pairs,
+                                          feats.as<S>(),
+                                          out.as<S>(),
+                                          weight.as<S>(),
+                                          bias ? bias->as<S>() : nullptr,
+                                          residual ? residual->as<S>() : nullptr,
+                                          layout,
+                                          full_tap,
+                                          relu};
+    cpu::sparse_conv(arguments, kernels, threads);
+  };
+  const cpu::SimdKernels& kernels = kernels_named(simd);
+  const py::gil_scoped_release release;
+  dispatch(dtype, kernels, "sparse_conv", run);
+}
+
+void sparse_conv_weight_grad(const TensorView& feats, const TensorView& grad_out,
+                             const TensorView& in_index, const TensorView& out_index,
+                             const TensorView& tile_ptr, int64_t tile_rows, int groups,
+                             const TensorView& grad_weight, int threads,
+                             const std::optional<std::string>& simd) {
+  const DType dtype = feats.dtype;
+  feats.expect("sparse_conv_weight_grad: feats", dtype, {-1, -1});
+  grad_out.expect("sparse_conv_weight_grad: grad_out", dtype, {-1, -1});
+  const int64_t volume = grad_weight.shape[0];
+  const int64_t cin = feats.shape[1] / groups;
+  const int64_t out_channels = grad_out.shape[1];
+  grad_weight.expect("sparse_conv_weight_grad: grad_weight",
+                     dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32,
+                     {-1, cin, out_channels});
+  // The tiles only cut the work, so lists read backwards (tiles over the other side) will do as well.
+  const int64_t tiled_rows = (tile_ptr.shape[0] - 1) * tile_rows;
+  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows, tiled_rows, volume,
+                                          "sparse_conv_weight_grad");
+  const auto run = [&](auto tag, const auto& kernels) {
+    using S = decltype(tag);
+    using A = std::conditional_t<std::is_same_v<S, double>, double, float>;
+    const cpu::WeightGradArguments<S, A> arguments{pairs,
+                                                   feats.as<S>(),
+                                                   grad_out.as<S>(),
+                                                   grad_weight.as<A>(),
+                                                   groups,
+                                                   static_cast<int>(cin),
+                                                   static_cast<int>(out_channels / groups)};
+    cpu::sparse_conv_weight_grad(arguments, kernels, threads);
+  };
+  const cpu::SimdKernels& kernels = kernels_named(simd);
+  const py::gil_scoped_release release;
+  dispatch(dtype, kernels, "sparse_conv_weight_grad", run);
+}
+
+void channelwise_conv(const TensorView& feats, const std::optional<TensorView>& weight,
+                      const std::optional<TensorView>& bias, const TensorView& in_index,
+                      const TensorView& out_index, const TensorView& tile_ptr, int64_t tile_rows,
+                      const TensorView& out, int threads) {
+  const DType dtype = feats.dtype;
+  const int64_t channels = feats.shape[1];
+  const int64_t volume = tile_ptr.shape[1];
+  feats.expect("channelwise_conv: feats", dtype, {-1, -1});
+  out.expect("channelwise_conv: out", dtype, {-1, channels});
+  if (weight) weight->expect("channelwise_conv: weight", dtype, {volume, channels});
+  if (bias) bias->expect("channelwise_conv: bias", dtype, {channels});
+  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows, out.shape[0],
+                                          volume, "channelwise_conv");
+  const py::gil_scoped_release release;
+  dispatch_plain(dtype, "channelwise_conv", [&](auto tag) {
+    using S = decltype(tag);
+    const cpu::ChannelwiseTask<S> task{pairs,
+                                       feats.as<S>(),
+                                       out.as<S>(),
+                                       weight ? weight->as<S>() : nullptr,
+                                       bias ? bias->as<S>() : nullptr,
+                                       static_cast<int>(channels)};
+    cpu::channelwise_conv(task, cpu::simd_kernels(), threads);
+  });
+}
+
+void channelwise_weight_grad(const TensorView& feats, const TensorView& grad_out,
+                             const TensorView& in_index, const TensorView& out_index,
+                             const TensorView& tile_ptr, int64_t tile_rows,
+                             const TensorView& grad_weight, int threads) {
+  const DType dtype = feats.dtype;
+  const int64_t channels = feats.shape[1];
+  const int64_t volume = grad_weight.shape[0];
+  feats.expect("channelwise_weight_grad: feats", dtype, {-1, -1});
+  grad_out.expect("channelwise_weight_grad: grad_out", dtype, {-1, channels});
+  grad_weight.expect("channelwise_weight_grad: grad_weight", dtype, {-1, channels});
+  const int64_t tiled_rows = (tile_ptr.shape[0] - 1) * tile_rows;
+  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows, tiled_rows, volume,
+                                          "channelwise_weight_grad");
+  const py::gil_scoped_release release;
+  dispatch_plain(dtype, "channelwise_weight_grad", [&](auto tag) {
+    using S = decltype(tag);
+    cpu::channelwise_weight_grad(pairs, feats.as<S>(), grad_out.as<S>(), static_cast<int>(channels),
+                                 grad_weight.as<S>(), threads);
+  });
+}
+
+}  // namespace
+
+void register_sparse_conv(py::module_& module) {
+  module.def("sparse_conv", &sparse_conv, py::arg("feats"), py::arg("weight"), py::arg("bias"),
+             py::arg("residual"), py::arg("in_index"), py::arg("out_index"), py::arg("tile_ptr"),
+             py::arg("tile_rows"), py::arg("groups"), py::arg("transposed"), py::arg("mirrored"),
+             py::arg("full_tap"), py::arg("relu"), py::arg("out"), py::arg("threads"),
+             py::arg("simd") = py::none());
+  module.def("sparse_conv_weight_grad", &sparse_conv_weight_grad, py::arg("feats"),
+             py::arg("grad_out"), py::arg("in_index"), py::arg("out_index"), py::arg("tile_ptr"),
+             py::arg("tile_rows"), py::arg("groups"), py::arg("grad_weight"), py::arg("threads"),
+             py::arg("simd") = py::none());
+  module.def("channelwise_conv", &channelwise_conv, py::arg("feats"), py::arg("weight"),
+             py::arg("bias"), py::arg("in_index"), py::arg("out_index"), py::arg("tile_ptr"),
+             py::arg("tile_rows"), py::arg("out"), py::arg("threads"));
+  module.def("channelwise_weight_grad", &channelwise_weight_grad, py::arg("feats"),
+             py::arg("grad_out"), py::arg("in_index"), py::arg("out_index"), py::arg("tile_ptr"),
+             py::arg("tile_rows"), py::arg("grad_weight"), py::arg("threads"));
+}
+
+}  // namespace tsl::bind

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+// 3x3x3 neighbours without a search: a child's neighbours are among the children of its parent's
+// neighbours.
+//
+// The children of one cell and the ring around them are a 4x4x4 block, one bit each in a 64-bit
+// word (bit 16 x + 4 y + z; the cell's own children are at 1..2). The word is the union of the
+// shifted child masks of the parent's up to 27 neighbours. A child's own 3x3x3 window is that word
+// shifted by the child's octant.
+#pragma once
+
+#include <cstdint>
+
+#include "core/macros.h"
+#include "core/neighbor_table.h"
+
+namespace tsl {
+
+constexpr int kDescentTaps = 27;
+
+/// Bits 16 a + 4 b + c for a, b, c in 0..2.
+constexpr uint64_t kWindow = 0x0000077707770777ULL;
+
+/// Child mask (bit 4 x + 2 y + z) to block bits 16 x + 4 y + z.
+TSL_HOST_DEVICE uint64_t block_from_children(uint32_t child_mask) {
+  const uint64_t m = child_mask;
+  const auto plane = [](uint64_t four) { return (four & 3u) | ((four & 12u) << 2); };
+  return plane(m & 15u) | (plane(m >> 4) << 16);
+}
+
+/// Which part of the parent's neighbour `tap` (0..26, x slowest) lies in the block, and where.
+struct BlockPart {
+  uint64_t children;  // block bits of the neighbour's children that touch the block
+  int shift;          // from the neighbour's own frame into the block; negative is to the right
+
+  TSL_HOST_DEVICE uint64_t place(uint64_t bits) const {
+    return shift >= 0 ? (bits & children) << shift : (bits & children) >> -shift;
+  }
+};
+
+TSL_HOST_DEVICE BlockPart block_part(int tap) {
+  const int d[3] = {tap / 9 - 1, tap / 3 % 3 - 1, tap % 3 - 1};
+  const int scale[3] = {16, 4, 1};
+  BlockPart part{0, 0};
+  for (int axis = 0; axis < 3; ++axis) part.shift += scale[axis] * (2 * d[axis] + 1);
+  for (int child = 0; child < 8; ++child) {
+    const int c[3] = {child >> 2, child >> 1 & 1, child & 1};
+    bool touches = true;
+    for (int axis = 0; axis < 3; ++axis) {
+      const int cell = 2 * d[axis] + c[axis] + 1;
+      touches = touches && cell >= 0 && cell <= 3;
+    }
+    if (touches) part.children |= uint64_t{1} << (16 * c[0] + 4 * c[1] + c[2]);
+  }
+  return part;
+}
+
+/// How far to shift the block right so that the window of the child in `octant` starts at bit 0.
+TSL_HOST_DEVICE int window_shift(int octant) {
+  return 16 * (octant >> 2) + 4 * (octant >> 1 & 1) + (octant & 1);
+}
+
+/// Window bits 16 a + 4 b + c to tap bits 9 a + 3 b + c.
+TSL_HOST_DEVICE uint32_t taps_from_window(uint64_t window) {
+  const uint64_t rows = (window & 0x000700070007ULL) | ((window >> 1) & 0x003800380038ULL) |
+                        ((window >> 2) & 0x01c001c001c0ULL);
+  return static_cast<uint32_t>((rows & 0x1ffu) | ((rows >> 16 & 0x1ffu) << 9) |
+                               ((rows >> 32 & 0x1ffu) << 18));
+}
+
+}  // namespace tsl

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+// The number types of features: storage types and what they are accumulated in.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "core/macros.h"
+
+namespace tsl {
+
+enum class DType { kFloat32, kFloat64, kBFloat16, kFloat16, kInt32, kInt64, kUInt8, kBool };
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+struct Float16 {
+  uint16_t bits;
+};
+
+TSL_HOST_DEVICE float float_from_bits(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+TSL_HOST_DEVICE uint32_t bits_from_float(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+TSL_HOST_DEVICE float to_float(BFloat16 v) { return float_from_bits(uint32_t{v.bits} << 16); }
+
+/// Round to nearest even; NaN stays NaN.
+TSL_HOST_DEVICE BFloat16 to_bfloat16(float value) {
+  const uint32_t bits = bits_from_float(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return BFloat16{static_cast<uint16_t>((bits >> 16) | 0x40u)};
+  return BFloat16{static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+
+/// IEEE binary16 to binary32, exact, subnormals included.
+TSL_HOST_DEVICE float to_float(Float16 v) {
+  const uint32_t sign = uint32_t{v.bits & 0x8000u} << 16;
+  const uint32_t magnitude = v.bits & 0x7fffu;
+  if (magnitude >= 0x7c00u) return float_from_bits(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
+  if (magnitude >= 0x0400u) return float_from_bits(sign | ((magnitude << 13) + 0x38000000u));
+  const float subnormal = static_cast<float>(magnitude) * 5.9604644775390625e-8f;  // 2^-24
+  return float_from_bits(sign | bits_from_float(subnormal));
+}
+
+/// IEEE binary32 to binary16, round to nearest even, overflow to infinity; NaN stays NaN.
+TSL_HOST_DEVICE Float16 to_float16(float value) {
+  const uint32_t bits = bits_from_float(value);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return Float16{static_cast<uint16_t>(sign | 0x7e00u)};
+  if (magnitude >= 0x477ff000u) return Float16{static_cast<uint16_t>(sign | 0x7c00u)};
+  if (magnitude < 0x38800000u) {
+    // Subnormal: adding 0.5 aligns the binary point so that the float adder rounds for us.
+    const float aligned = float_from_bits(magnitude) + 0.5f;
+    return Float16{static_cast<uint16_t>(sign | (bits_from_float(aligned) - 0x3f000000u))};
+  }
+  const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u;
+  return Float16{static_cast<uint16_t>(sign | (rounded >> 13))};
+}
+
+}  // namespace tsl

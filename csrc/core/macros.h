@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT
+// One text for host and device: the only place that asks which compiler is reading it.
+#pragma once
+
+#ifdef __CUDACC__
+#define TSL_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define TSL_HOST_DEVICE inline
+#endif

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// Who feeds whom: for every output row a bit mask over the taps and the input rows behind the set
+// bits, packed in tap order. This is the row-major view of a kernel map; the tap-major view (pair
+// lists) is derived from it.
+#pragma once
+
+#include <cstdint>
+
+#include "core/macros.h"
+
+namespace tsl {
+
+constexpr int kMaskBits = 32;
+
+TSL_HOST_DEVICE int mask_words(int kernel_volume) { return (kernel_volume + kMaskBits - 1) / kMaskBits; }
+
+TSL_HOST_DEVICE int count_bits(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __popc(bits);
+#else
+  return __builtin_popcount(bits);
+#endif
+}
+
+TSL_HOST_DEVICE int lowest_bit(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __ffs(static_cast<int>(bits)) - 1;
+#else
+  return __builtin_ctz(bits);
+#endif
+}
+
+TSL_HOST_DEVICE int lowest_bit(uint64_t bits) {
+#ifdef __CUDA_ARCH__
+  return __ffsll(static_cast<long long>(bits)) - 1;
+#else
+  return __builtin_ctzll(bits);
+#endif
+}
+
+/// Read-only view; all arrays belong to the caller.
+struct NeighborTable {
+  const uint32_t* mask;  // (num_out, words) bit t % 32 of word t / 32: tap t has an input
+  const int64_t* ptr;    // (num_out + 1,) into rows
+  const int32_t* rows;   // (num_pairs,) input rows, taps ascending
+  int words;
+
+  /// Number of set bits of `row` below `tap`: where that tap's input stands behind ptr[row].
+  TSL_HOST_DEVICE int rank(int64_t row, int tap) const {
+    const uint32_t* const word = mask + row * words;
+    int below = 0;
+    for (int w = 0; w < tap / kMaskBits; ++w) below += count_bits(word[w]);
+    return below + count_bits(word[tap / kMaskBits] & ((1u << (tap % kMaskBits)) - 1u));
+  }
+
+  /// visit(tap, input row) for every neighbour of `row`, taps ascending.
+  template <class Visit>
+  TSL_HOST_DEVICE void for_each(int64_t row, const Visit& visit) const {
+    int64_t next = ptr[row];
+    for (int w = 0; w < words; ++w) {
+      for (uint32_t bits = mask[row * words + w]; bits; bits &= bits - 1) {
+        visit(w * kMaskBits + lowest_bit(bits), rows[next++]);
+      }
+    }
+  }
+};
+
+}  // namespace tsl

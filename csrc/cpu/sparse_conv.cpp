@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT
+#include "cpu/sparse_conv.h"
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "cpu/memory.h"
+#include "cpu/parallel.h"
+
+namespace tsl::cpu {
+namespace {
+
+constexpr int64_t kMaxTileRows = 1024;
+constexpr int64_t kMinTileRows = 64;
+constexpr int64_t kWantedTiles = 64;
+constexpr int kGradChannels = 64;                      // input channels of one weight gradient part
+constexpr int64_t kGradCacheBytes = int64_t{1} << 20;  // of rows that a sweep of tiles may touch
+
+template <class A, class S>
+A widened(S value) {
+  if constexpr (std::is_same_v<A, S>) {
+    return value;
+  } else {
+    return to_float(value);
+  }
+}
+
+/// Panels of (cin, lanes * width) per tap and group, in the order in which the kernels walk them.
+template <class S, class A>
+void pack_weight(const S* weight, const WeightLayout& layout, const Panels& panels, A* packed,
+                 int threads) {
+  const int64_t stored_columns =
+      layout.transposed ? int64_t{layout.groups} * layout.cin : int64_t{layout.groups} * layout.cout;
+  const int64_t stored_rows = layout.transposed ? layout.cout : layout.cin;
+  const int64_t group_size = int64_t{layout.cin} * panels.padded();
+  parallel_tasks(int64_t{layout.kernel_volume} * layout.groups, threads, [&](int64_t task, int) {
+    const int64_t tap = task / layout.groups;
+    const int64_t group = task % layout.groups;
+    const int64_t stored_tap = layout.mirrored ? layout.kernel_volume - 1 - tap : tap;
+    const S* const from = weight + stored_tap * stored_rows * stored_columns;
+    A* to = packed + task * group_size;
+    for (int panel = 0; panel < panels.count; ++panel) {
+      const int first = panels.first(panel) * panels.lanes;
+      const int width = panels.width(panel) * panels.lanes;
+      for (int64_t ci = 0; ci < layout.cin; ++ci, to += width) {
+        for (int c = 0; c < width; ++c) {
+          const int64_t co = first + c;
+          if (co >= layout.cout) {
+            to[c] = A(0);
+          } else if (layout.transposed) {
+            to[c] = widened<A>(from[co * stored_columns + group * layout.cin + ci]);
+          } else {
+            to[c] = widened<A>(from[ci * stored_columns + group * layout.cout + co]);
+          }
+        }
+      }
+    }
+  });
+}
+
+/// Per worker one scratch buffer of `count` numbers, allocated by the worker that first needs it.
+template <class A>
+class WorkerScratch {
+ public:
+  WorkerScratch(int workers, int64_t count) : count_(count), buffers_(static_cast<size_t>(workers)) {}
+
+  A* of(int worker) {
+    std::unique_ptr<Scratch<A>>& buffer = buffers_[static_cast<size_t>(worker)];
+    if (!buffer) buffer = std::make_unique<Scratch<A>>(count_);
+    return buffer->data();
+  }
+
+ private:
+  int64_t count_;
+  std::vector<std::unique_ptr<Scratch<A>>> buffers_;
+};
+
+}  // namespace
+
+int64_t tile_rows_for(int64_t num_out) {
+  int64_t rows = kMaxTileRows;
+  while (rows > kMinTileRows && rows * kWantedTiles > num_out) rows /= 2;
+  return rows;
+}
+
+template <class S, class A>
+void sparse_conv(const ConvArguments<S>& arguments, const ConvKernels<S, A>& kernels, int threads) {
+  const WeightLayout& layout = arguments.layout;
+  const Panels panels = kernels.panels(layout.cout);
+  const int64_t padded_out = int64_t{layout.groups} * panels.padded();
+  const Scratch<A> weight(int64_t{layout.kernel_volume} * layout.cin * padded_out);
+  pack_weight(arguments.weight, layout, panels, weight.data(), threads);
+  const Scratch<A> bias(padded_out);
+  for (int64_t c = 0; c < padded_out; ++c) {
+    const int64_t group = c / panels.padded();
+    const int64_t co = c % panels.padded();
+    const bool is_real = arguments.bias && co < layout.cout;
+    bias.data()[c] = is_real ? widened<A>(arguments.bias[group * layout.cout + co]) : A(0);
+  }
+
+  const PairTiles& pairs = arguments.pairs;
+  const int64_t out_elements = pairs.num_out * layout.groups * layout.cout;
+  advise_huge_pages(arguments.out, static_cast<size_t>(out_elements) * sizeof(S));
+  const ConvTask<S, A> task{pairs,         arguments.feats, arguments.out,  arguments.residual,
+                            weight.data(), bias.data(),     layout.groups,  layout.cin,
+                            layout.cout,   arguments.full_tap, arguments.relu};
+  const int64_t sums = accumulates_in_place(task, panels.lanes) ? 0 : pairs.tile_rows * panels.padded();
+  WorkerScratch<A> scratch(worker_count(pairs.num_tiles(), threads),
+                           sums + int64_t{kBlockPairs} * layout.cin);
+  parallel_tasks(pairs.num_tiles(), threads, [&](int64_t tile, int worker) {
+    kernels.conv_tile(task, tile, scratch.of(worker));
+  });
+}
+
+template <class S, class A>
+void sparse_conv_weight_grad(const WeightGradArguments<S, A>& arguments,
+                             const ConvKernels<S, A>& kernels, int threads) {
+  const PairTiles& pairs = arguments.pairs;
+  const Panels panels = kernels.panels(arguments.cout);
+  const int64_t padded_out = int64_t{arguments.groups} * panels.padded();
+  const int64_t rows = int64_t{pairs.kernel_volume} * arguments.cin;
+  const bool is_padded = panels.padded() != arguments.cout;
+  const Scratch<A> padded(is_padded ? rows * padded_out : 0);
+  A* const grad = is_padded ? padded.data() : arguments.grad_weight;
+  std::fill(grad, grad + rows * padded_out, A(0));
+
+  std::vector<WeightGradPart> parts;
+  for (int tap = 0; tap < pairs.kernel_volume; ++tap) {
+    for (int group = 0; group < arguments.groups; ++group) {
+      for (int begin = 0; begin < arguments.cin; begin += kGradChannels) {
+        parts.push_back({tap, group, begin, std::min(begin + kGradChannels, arguments.cin)});
+      }
+    }
+  }
+  // A sweep goes over as many tiles as the cache holds rows of, but not fewer than pay for walking
+  // over the whole gradient once more.
+  const int64_t row_bytes =
+      int64_t{arguments.groups} * (arguments.cin + arguments.cout) * static_cast<int64_t>(sizeof(S));
+  const int64_t grad_bytes = rows * padded_out * static_cast<int64_t>(sizeof(A));
+  const int64_t sweep_rows = std::max(kGradCacheBytes / row_bytes, grad_bytes / (2 * row_bytes));
+  const int64_t sweep_tiles = std::max<int64_t>(sweep_rows / pairs.tile_rows, 1);
+  const int64_t sweeps = (pairs.num_tiles() + sweep_tiles - 1) / sweep_tiles;
+
+  const WeightGradTask<S, A> task{pairs, arguments.feats,  arguments.grad_out, grad,
+                                  arguments.groups, arguments.cin, arguments.cout};
+  const int64_t num_parts = static_cast<int64_t>(parts.size());
+  WorkerScratch<A> scratch(worker_count(num_parts, threads),
+                           kGradPairs * (int64_t{arguments.cin} + panels.padded()));
+  for (int64_t sweep = 0; sweep < sweeps; ++sweep) {
+    const int64_t first = sweep * sweep_tiles;
+    const int64_t last = std::min(first + sweep_tiles, pairs.num_tiles());
+    parallel_tasks(num_parts, threads, [&](int64_t part, int worker) {
+      kernels.weight_grad(task, parts[static_cast<size_t>(part)], first, last, scratch.of(worker));
+    });
+  }
+  if (!is_padded) return;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t group = 0; group < arguments.groups; ++group) {
+      const A* const from = grad + row * padded_out + group * panels.padded();
+      std::copy(from, from + arguments.cout,
+                arguments.grad_weight + (row * arguments.groups + group) * arguments.cout);
+    }
+  }
+}
+
+template <class S>
+void channelwise_conv(const ChannelwiseTask<S>& task, const SimdKernels& kernels, int threads) {
+  const int64_t bytes = task.pairs.num_out * task.channels * static_cast<int64_t>(sizeof(S));
+  advise_huge_pages(task.out, static_cast<size_t>(bytes));
+  parallel_tasks(task.pairs.num_tiles(), threads, [&](int64_t tile, int) {
+    if constexpr (std::is_same_v<S, float>) {
+      kernels.channelwise_f32(task, tile);
+    } else {
+      kernels.channelwise_f64(task, tile);
+    }
+  });
+}
+
+template <class S>
+void channelwise_weight_grad(const PairTiles& pairs, const S* feats, const S* grad_out, int channels,
+                             S* grad_weight, int threads) {
+  parallel_tasks(pairs.kernel_volume, threads, [&](int64_t tap_index, int) {
+    const int tap = static_cast<int>(tap_index);
+    S* const grad = grad_weight + tap_index * channels;
+    std::fill(grad, grad + channels, S(0));
+    const int64_t end = pairs.first_pair(pairs.num_tiles(), tap);
+    std::vector<S> block(static_cast<size_t>(channels));
+    for (int64_t first = pairs.first_pair(0, tap); first < end; first += kGradPairs) {
+      std::fill(block.begin(), block.end(), S(0));
+      for (int64_t p = first; p < std::min(first + kGradPairs, end); ++p) {
+        const S* const x = feats + int64_t{pairs.in_index[p]} * channels;
+        const S* const g = grad_out + int64_t{pairs.out_index[p]} * channels;
+        for (int c = 0; c < channels; ++c) block[static_cast<size_t>(c)] += x[c] * g[c];
+      }
+      for (int c = 0; c < channels; ++c) grad[c] += block[static_cast<size_t>(c)];
+    }
+  });
+}
+
+#define TSL_INSTANTIATE(S, A)                                                                \
+  template void sparse_conv<S, A>(const ConvArguments<S>&, const ConvKernels<S, A>&, int);   \
+  template void sparse_conv_weight_grad<S, A>(const WeightGradArguments<S, A>&,              \
+                                              const ConvKernels<S, A>&, int);
+TSL_INSTANTIATE(float, float)
+TSL_INSTANTIATE(double, double)
+TSL_INSTANTIATE(BFloat16, float)
+TSL_INSTANTIATE(Float16, float)
+#undef TSL_INSTANTIATE
+
+#define TSL_INSTANTIATE(S)                                                                     \
+  template void channelwise_conv<S>(const ChannelwiseTask<S>&, const SimdKernels&, int);       \
+  template void channelwise_weight_grad<S>(const PairTiles&, const S*, const S*, int, S*, int);
+TSL_INSTANTIATE(float)
+TSL_INSTANTIATE(double)
+#undef TSL_INSTANTIATE
+
+}  // namespace tsl::cpu

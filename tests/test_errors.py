@@ -1,0 +1,439 @@
+# SPDX-License-Identifier: MIT
+"""One provocation per error message; each must read ``<function>: <argument> must be <rule>, ...``.
+
+A row of a table is: name, exception, words that the message must hold, and the call that is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+
+import clouds
+import harness
+import numpy as np
+import pytest
+import torch
+
+import torchsparse_lite as tsl
+from torchsparse_lite import ops
+from torchsparse_lite._native import C
+from torchsparse_lite.nn import functional as tsf
+
+FORM = re.compile(r"^[\w.]+( [-+*])?: .+ must .+, got .+\. \S", re.DOTALL)
+NAN, INF = float("nan"), float("inf")
+
+
+def coords_of(*sites, dtype=torch.int32):
+    return torch.tensor(sites, dtype=dtype)
+
+
+def tensor(*sites, **options):
+    sites = sites or ((0, 0, 0, 0), (0, 1, 0, 0))
+    return tsl.SparseTensor(torch.ones(len(sites), 2), coords_of(*sites), **options)
+
+
+def points(*rows, feats=None):
+    rows = torch.tensor(rows or [(0.0, 0.5, 0.5, 0.5), (0.0, 1.5, 0.5, 0.5)])
+    return tsl.PointTensor(torch.ones(len(rows), 2) if feats is None else feats, rows)
+
+
+def weight(volume=27, c_in=2, c_out=3, **options):
+    return torch.ones(volume, c_in, c_out, **options)
+
+
+def provoke(kind, words, call):
+    """The call raises ``kind``; the message has the house form and names every word."""
+    with pytest.raises(kind) as caught:
+        call()
+    text = str(caught.value)
+    assert FORM.match(text), text
+    for word in words:
+        assert word in text, (word, text)
+
+
+def table(*rows):
+    return pytest.mark.parametrize(
+        ("kind", "words", "call"), [pytest.param(*row[1:], id=row[0]) for row in rows]
+    )
+
+
+ONES = torch.ones(2, 2)
+SITES = coords_of((0, 0, 0, 0), (0, 1, 0, 0))
+
+
+@table(
+    ("feats type", TypeError, ["feats"], lambda: tsl.SparseTensor([[1.0]], SITES[:1])),
+    ("feats shape", ValueError, ["feats", "(2,)"], lambda: tsl.SparseTensor(ONES[0], SITES)),
+    ("coords type", TypeError, ["coords"], lambda: tsl.SparseTensor(ONES, SITES.tolist())),
+    ("coords shape", ValueError, ["coords", "4"], lambda: tsl.SparseTensor(ONES, SITES[:, 1:])),
+    ("coords rank", ValueError, ["coords"], lambda: tsl.SparseTensor(ONES, SITES[0])),
+    ("coords int64", TypeError, ["int32"], lambda: tsl.SparseTensor(ONES, SITES.long())),
+    ("coords float", TypeError, ["int32"], lambda: tsl.SparseTensor(ONES, SITES.float())),
+    ("rows", ValueError, ["2", "3"], lambda: tsl.SparseTensor(torch.ones(3, 2), SITES)),
+    ("device", ValueError, ["device"], lambda: tsl.SparseTensor(ONES.to("meta"), SITES)),
+    ("x high", ValueError, ["131071", "131072"], lambda: tensor((0, 131072, 0, 0))),
+    ("z low", ValueError, ["-131072", "-131073"], lambda: tensor((0, 0, 0, -131073))),
+    ("batch high", ValueError, ["batch", "1024"], lambda: tensor((1024, 0, 0, 0))),
+    ("batch negative", ValueError, ["batch", "-1"], lambda: tensor((-1, 0, 0, 0))),
+    ("batch size", ValueError, ["batch", "2"], lambda: tensor((2, 0, 0, 0), batch_size=2)),
+    (
+        "duplicates",
+        ValueError,
+        ["coords"],
+        lambda: tensor((0, 1, 2, 3), (0, 0, 0, 0), (0, 1, 2, 3)),
+    ),
+    (
+        "outside the shape",
+        ValueError,
+        ["spatial_shape"],
+        lambda: tensor((0, 0, 4, 0), spatial_shape=(4, 4, 4)),
+    ),
+    (
+        "below the shape",
+        ValueError,
+        ["spatial_shape"],
+        lambda: tensor((0, 0, 0, -1), spatial_shape=(4, 4, 4)),
+    ),
+    ("stride zero", ValueError, ["stride", "0"], lambda: tensor(stride=0)),
+    ("stride pair", ValueError, ["stride"], lambda: tensor(stride=(2, 2))),
+    ("stride type", TypeError, ["stride"], lambda: tensor(stride=1.5)),
+    ("shape pair", ValueError, ["spatial_shape"], lambda: tensor(spatial_shape=(4, 4))),
+    ("batch size negative", ValueError, ["batch_size"], lambda: tensor(batch_size=-1)),
+)
+def test_sparse_tensor(kind, words, call):
+    provoke(kind, words, call)
+
+
+@table(
+    ("replace rows", ValueError, ["feats"], lambda: tensor().replace_feats(torch.ones(3, 2))),
+    ("replace rank", ValueError, ["feats"], lambda: tensor().replace_feats(torch.ones(2))),
+    ("replace type", TypeError, ["feats"], lambda: tensor().replace_feats([1.0, 2.0])),
+    ("replace device", ValueError, ["device"], lambda: tensor().replace_feats(ONES.to("meta"))),
+    ("mask dtype", TypeError, ["bool"], lambda: tensor()[torch.tensor([0, 1])]),
+    ("mask length", ValueError, ["mask"], lambda: tensor()[torch.tensor([True])]),
+    ("dense outside", ValueError, ["dense"], lambda: tensor((0, 5, 0, 0)).dense(shape=(5, 5, 5))),
+    ("dense below", ValueError, ["dense"], lambda: tensor((0, 0, 0, -1)).dense(shape=(5, 5, 5))),
+    ("dense shape", ValueError, ["shape"], lambda: tensor().dense(shape=(5, 5))),
+    ("from_dense rank", ValueError, ["dense"], lambda: tsl.SparseTensor.from_dense(ONES)),
+    ("add stride", ValueError, ["stride"], lambda: tensor() + tensor(stride=2)),
+    ("add batch", ValueError, ["batch"], lambda: tensor(batch_size=2) + tensor(batch_size=3)),
+    (
+        "add channels",
+        ValueError,
+        ["channel"],
+        lambda: tensor() + tsl.SparseTensor(torch.ones(2, 3), SITES.flip(0)),
+    ),
+    ("cat nothing", ValueError, ["cat"], lambda: tsl.cat([])),
+    ("cat type", TypeError, ["cat"], lambda: tsl.cat([ONES, ONES])),
+    (
+        "cat coords",
+        ValueError,
+        ["cat", "coord"],
+        lambda: tsl.cat([tensor(), tensor((0, 0, 0, 0), (0, 2, 0, 0))]),
+    ),
+    ("cat stride", ValueError, ["cat", "stride"], lambda: tsl.cat([tensor(), tensor(stride=2)])),
+)
+def test_tensor_methods(kind, words, call):
+    provoke(kind, words, call)
+
+
+def test_adding_an_unknown_type_is_pythons_own_error():
+    with pytest.raises(TypeError):
+        tensor() + "one"
+
+
+def conv(x=None, w=None, bias=None, **options):
+    options = {"kernel_size": 3} | options
+    return tsf.conv3d(tensor() if x is None else x, weight() if w is None else w, bias, **options)
+
+
+DOWN = {"kernel_size": 2, "stride": 2}
+
+
+@table(
+    ("x type", TypeError, ["SparseTensor"], lambda: conv(ONES)),
+    ("weight type", TypeError, ["weight"], lambda: conv(w=[[1.0]])),
+    ("weight rank", ValueError, ["weight"], lambda: conv(w=torch.ones(3, 3, 3, 2, 3))),
+    ("weight volume", ValueError, ["weight", "27", "8"], lambda: conv(w=weight(8))),
+    ("channels", ValueError, ["conv3d", "2", "4"], lambda: conv(w=weight(c_in=4))),
+    ("bias shape", ValueError, ["bias", "3"], lambda: conv(bias=torch.ones(4))),
+    ("dtype", TypeError, ["float64"], lambda: conv(w=weight(dtype=torch.float64))),
+    ("integer feats", TypeError, ["float"], lambda: conv(tsl.SparseTensor(ONES.long(), SITES))),
+    ("weight device", ValueError, ["device"], lambda: conv(w=weight(device="meta"))),
+    ("groups zero", ValueError, ["groups"], lambda: conv(groups=0)),
+    ("groups in", ValueError, ["groups"], lambda: conv(w=weight(c_in=1, c_out=3), groups=3)),
+    ("groups out", ValueError, ["groups"], lambda: conv(w=weight(c_in=1, c_out=3), groups=2)),
+    ("kernel zero", ValueError, ["kernel_size"], lambda: conv(kernel_size=0)),
+    ("kernel pair", ValueError, ["kernel_size"], lambda: conv(kernel_size=(3, 3))),
+    ("kernel type", TypeError, ["kernel_size"], lambda: conv(kernel_size=3.0)),
+    ("stride zero", ValueError, ["stride"], lambda: conv(stride=0)),
+    ("stride negative", ValueError, ["stride"], lambda: conv(stride=(1, -2, 1))),
+    ("dilation zero", ValueError, ["dilation"], lambda: conv(dilation=0)),
+    ("padding negative", ValueError, ["padding"], lambda: conv(stride=2, padding=-1)),
+    ("rule", ValueError, ["rule", "full", "cell"], lambda: conv(stride=2, rule="some")),
+    ("submanifold stride", ValueError, ["submanifold"], lambda: conv(stride=2, submanifold=True)),
+    (
+        "submanifold transposed",
+        ValueError,
+        ["submanifold"],
+        lambda: conv(submanifold=True, transposed=True),
+    ),
+    ("generative alone", ValueError, ["generative"], lambda: conv(generative=True)),
+    ("target type", TypeError, ["target"], lambda: conv(transposed=True, stride=2, target=SITES)),
+    (
+        "target stride",
+        ValueError,
+        ["target", "stride"],
+        lambda: conv(tensor(stride=2), stride=2, transposed=True, target=tensor(stride=4)),
+    ),
+    (
+        "residual rows",
+        ValueError,
+        ["residual"],
+        lambda: conv(residual=tsl.SparseTensor(torch.ones(1, 3), SITES[:1])),
+    ),
+    (
+        "residual channels",
+        ValueError,
+        ["residual"],
+        lambda: conv(residual=tsl.SparseTensor(torch.ones(2, 4), SITES)),
+    ),
+    (
+        "indivisible",
+        ValueError,
+        ["stride"],
+        lambda: conv(tensor(stride=3), weight(8), transposed=True, generative=True, **DOWN),
+    ),
+)
+def test_conv3d(kind, words, call):
+    provoke(kind, words, call)
+
+
+@pytest.mark.parametrize("with_encoder", [False, True])
+def test_transposed_without_finer_sites_names_both_remedies(with_encoder):
+    """Nothing at the finer stride: the message says how to give sites or generate them."""
+    x = tensor(stride=2)
+    if with_encoder:
+        x = conv(tensor(), weight(8), **DOWN)
+        x = tsl.SparseTensor(x.feats, x.coords, x.stride)
+    with pytest.raises((ValueError, RuntimeError)) as caught:
+        tsf.conv3d(x, weight(8, x.num_channels), transposed=True, **DOWN)
+    for remedy in ("target", "generative"):
+        assert remedy in str(caught.value)
+    with pytest.raises((ValueError, RuntimeError), match="target"):
+        tsf.upsample(tensor(stride=2), scale_factor=2)
+
+
+@table(
+    ("in channels", ValueError, ["in_channels"], lambda: tsl.nn.Conv3d(0, 4, 3)),
+    ("out channels", ValueError, ["out_channels"], lambda: tsl.nn.Conv3d(4, -1, 3)),
+    ("groups in", ValueError, ["groups"], lambda: tsl.nn.Conv3d(4, 6, 3, groups=3)),
+    ("groups out", ValueError, ["groups"], lambda: tsl.nn.Conv3d(6, 4, 3, groups=3)),
+    ("kernel", ValueError, ["kernel_size"], lambda: tsl.nn.Conv3d(4, 4, 0)),
+    ("rule", ValueError, ["rule"], lambda: tsl.nn.Conv3d(4, 4, 3, stride=2, rule="spconv")),
+    ("pool kernel", ValueError, ["kernel_size"], lambda: tsf.max_pool3d(tensor(), kernel_size=0)),
+    ("pool type", TypeError, ["SparseTensor"], lambda: tsf.avg_pool3d(ONES, kernel_size=2)),
+    ("global type", TypeError, ["SparseTensor"], lambda: tsf.global_max_pool(ONES)),
+    ("scale", ValueError, ["scale_factor"], lambda: tsf.upsample(tensor(stride=2), scale_factor=0)),
+    ("geometry kernel", ValueError, ["kernel_size"], lambda: tsl.ConvGeometry(kernel_size=0)),
+    ("geometry stride", ValueError, ["stride"], lambda: tsl.ConvGeometry(kernel_size=1, stride=0)),
+    (
+        "geometry dilation",
+        ValueError,
+        ["dilation"],
+        lambda: tsl.ConvGeometry(kernel_size=1, dilation=-1),
+    ),
+    (
+        "geometry padding",
+        ValueError,
+        ["padding"],
+        lambda: tsl.ConvGeometry(kernel_size=1, padding=(0, 0, -1)),
+    ),
+)
+def test_layers_and_geometry(kind, words, call):
+    provoke(kind, words, call)
+
+
+FAR = (0.0, 1e8, 0.0, 0.0)
+
+
+@table(
+    ("feats type", TypeError, ["feats"], lambda: tsl.PointTensor([1.0], torch.ones(1, 3))),
+    ("coords dtype", TypeError, ["coords", "float"], lambda: tsl.PointTensor(ONES, SITES)),
+    ("coords shape", ValueError, ["coords"], lambda: tsl.PointTensor(ONES, torch.ones(2, 2))),
+    ("rows", ValueError, ["3", "2"], lambda: tsl.PointTensor(ONES, torch.ones(3, 3))),
+    ("device", ValueError, ["device"], lambda: tsl.PointTensor(ONES, torch.ones(2, 3).to("meta"))),
+    ("nan", ValueError, ["finite"], lambda: tsl.voxelize(points((0.0, NAN, 0.0, 0.0)), 0.1)),
+    ("inf", ValueError, ["finite"], lambda: tsl.voxelize(points((0.0, 0.0, 0.0, -INF)), 0.1)),
+    ("far", ValueError, ["131071"], lambda: tsl.voxelize(points(FAR), 0.1)),
+    ("batch", ValueError, ["batch"], lambda: tsl.voxelize(points((-1.0, 0.0, 0.0, 0.0)), 0.1)),
+    ("batch high", ValueError, ["batch"], lambda: tsl.voxelize(points((1024.0, 0.0, 0.0, 0.0)), 1)),
+    ("points type", TypeError, ["PointTensor"], lambda: tsl.voxelize(tensor(), 0.1)),
+    ("size zero", ValueError, ["voxel_size"], lambda: tsl.voxelize(points(), 0.0)),
+    ("size negative", ValueError, ["voxel_size"], lambda: tsl.voxelize(points(), (0.1, 0.1, -0.1))),
+    ("size nan", ValueError, ["voxel_size"], lambda: tsl.voxelize(points(), NAN)),
+    ("size pair", ValueError, ["voxel_size"], lambda: tsl.voxelize(points(), (0.1, 0.1))),
+    ("origin", ValueError, ["origin"], lambda: tsl.voxelize(points(), 0.1, origin=(0, 0))),
+    (
+        "reduce",
+        ValueError,
+        ["reduce", "mean", "sum", "max", "first"],
+        lambda: tsl.voxelize(points(), 0.1, reduce="median"),
+    ),
+    (
+        "precision",
+        (TypeError, ValueError),
+        ["precision", "float64"],
+        lambda: tsl.voxelize(points(), 0.1, precision=torch.float16),
+    ),
+    (
+        "outside the shape",
+        ValueError,
+        ["spatial_shape"],
+        lambda: tsl.voxelize(points((0.0, 9.0, 0.0, 0.0)), 1.0, spatial_shape=(4, 4, 4)),
+    ),
+    ("voxels type", TypeError, ["SparseTensor"], lambda: tsl.devoxelize(points(), points(), 0.1)),
+    ("query type", TypeError, ["PointTensor"], lambda: tsl.devoxelize(tensor(), tensor(), 0.1)),
+    (
+        "mode",
+        ValueError,
+        ["mode", "nearest", "trilinear"],
+        lambda: tsl.devoxelize(tensor(), points(), 0.1, mode="cubic"),
+    ),
+    (
+        "anchor",
+        ValueError,
+        ["anchor", "corner", "center"],
+        lambda: tsl.devoxelize(tensor(), points(), 0.1, mode="trilinear", anchor="edge"),
+    ),
+    ("back size", ValueError, ["voxel_size"], lambda: tsl.devoxelize(tensor(), points(), 0)),
+    ("quantize shape", ValueError, ["coords"], lambda: tsl.sparse_quantize(np.ones((3, 2)), 0.1)),
+    (
+        "quantize nan",
+        ValueError,
+        ["finite"],
+        lambda: tsl.sparse_quantize(np.array([[NAN, 0.0, 0.0]]), 0.1),
+    ),
+    ("quantize size", ValueError, ["voxel_size"], lambda: tsl.sparse_quantize(np.ones((3, 3)), -1)),
+)
+def test_points(kind, words, call):
+    provoke(kind, words, call)
+
+
+@table(
+    ("collate nothing", ValueError, ["collate"], lambda: tsl.sparse_collate([])),
+    ("collate type", TypeError, ["SparseTensor"], lambda: tsl.sparse_collate([ONES])),
+    (
+        "collate stride",
+        ValueError,
+        ["stride"],
+        lambda: tsl.sparse_collate([tensor(), tensor(stride=2)]),
+    ),
+    (
+        "collate channels",
+        ValueError,
+        ["channel"],
+        lambda: tsl.sparse_collate([tensor(), tsl.SparseTensor(torch.ones(2, 3), SITES)]),
+    ),
+    (
+        "collate too many",
+        ValueError,
+        ["batch", "1024"],
+        lambda: tsl.sparse_collate([tensor(batch_size=600), tensor(batch_size=600)]),
+    ),
+    ("table dtype", TypeError, ["int32"], lambda: tsl.HashTable(SITES.long())),
+    ("table shape", ValueError, ["coords"], lambda: tsl.HashTable(SITES[:, :3])),
+    ("table range", ValueError, ["131071"], lambda: tsl.HashTable(coords_of((0, 131072, 0, 0)))),
+    ("query dtype", TypeError, ["int32"], lambda: tsl.HashTable(SITES).lookup(SITES.long())),
+    ("query shape", ValueError, ["coords"], lambda: tsl.HashTable(SITES).lookup(SITES[:, :3])),
+)
+def test_collate_and_hash_table(kind, words, call):
+    provoke(kind, words, call)
+
+
+STRIDED = torch.zeros(4, 8, dtype=torch.int32)[:, ::2]
+INDEX = torch.zeros(3, 1, dtype=torch.int64)
+KEYS, ROWS = torch.zeros(17, dtype=torch.int64), torch.zeros(17, dtype=torch.int32)
+PTR = torch.tensor([0, 2])
+
+
+@table(
+    ("strided view", ValueError, ["contiguous"], lambda: C.hash_build(STRIDED, KEYS, ROWS, 1)),
+    ("strided order", ValueError, ["contiguous"], lambda: C.is_morton_ordered(STRIDED, 1)),
+    ("raw dtype", TypeError, ["int32"], lambda: C.is_morton_ordered(SITES.long(), 1)),
+    ("raw shape", ValueError, ["(2, 3)"], lambda: C.is_morton_ordered(SITES[:, :3].clone(), 1)),
+    ("coords dtype", TypeError, ["int32"], lambda: ops.unique_coords(SITES.long())),
+    ("coords shape", ValueError, ["coords"], lambda: ops.unique_coords(SITES[:, :3])),
+    ("hash dtype", TypeError, ["int32"], lambda: ops.hash_build(SITES.long())),
+    ("index dtype", TypeError, ["int64"], lambda: ops.interpolate(ONES, INDEX.int(), ONES[:1])),
+    (
+        "index range",
+        ValueError,
+        ["index"],
+        lambda: ops.interpolate(ONES, INDEX + 2, torch.ones(3, 1)),
+    ),
+    (
+        "weight shape",
+        ValueError,
+        ["weight"],
+        lambda: ops.interpolate(ONES, INDEX, torch.ones(3, 2)),
+    ),
+    (
+        "segment mode",
+        ValueError,
+        ["sum", "mean", "max", "median"],
+        lambda: ops.segment_reduce(ONES, torch.arange(2), PTR, reduce="median"),
+    ),
+    (
+        "segment order",
+        ValueError,
+        ["order"],
+        lambda: ops.segment_reduce(ONES, torch.tensor([0, 2]), PTR, reduce="sum"),
+    ),
+    (
+        "segment ptr",
+        ValueError,
+        ["ptr"],
+        lambda: ops.segment_reduce(ONES, torch.arange(2), torch.tensor([0, 3]), reduce="sum"),
+    ),
+)
+def test_low_level_operators(kind, words, call):
+    provoke(kind, words, call)
+
+
+def test_strided_views_are_right_where_they_are_accepted():
+    """The operators either refuse a view or give what its copy gives, forward and backward."""
+    wide = clouds.random_values(30, 8, dtype=torch.float32)
+    coords = torch.zeros(30, 8, dtype=torch.int32)
+    coords[:, ::2] = clouds.signed_coords(30)
+    views = wide[:, ::2], coords[:, ::2]
+    grads = torch.ones(1, 1).expand(30, 3), torch.ones(30, 3)
+    w = harness.random_weight(3, 4, 3, dtype=torch.float32)
+    results = []
+    for (f, c), grad in zip((views, [v.contiguous() for v in views]), grads, strict=True):
+        f = f.detach().requires_grad_()
+        y = tsf.conv3d(tsl.SparseTensor(f, c), w, kernel_size=3)
+        results.append((y.feats, *torch.autograd.grad(y.feats, f, grad)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_fuse_refuses_a_model_in_train_mode():
+    model = tsl.nn.Sequential(tsl.nn.Conv3d(2, 2, 3), tsl.nn.BatchNorm(2))
+    with pytest.raises((ValueError, RuntimeError), match="eval"):
+        tsl.nn.fuse(model.train())
+
+
+def test_a_failed_call_leaves_its_inputs_as_they_were():
+    """After every kind of refusal the same tensor still convolves to the same bits."""
+    x = harness.sparse(clouds.signed_coords(30), 2, dtype=torch.float32)
+    before = conv(x).feats
+    for wrong in (
+        lambda: conv(x, weight(8)),
+        lambda: conv(x, weight(), stride=2, rule="none"),
+        lambda: conv(x, weight(8), kernel_size=2, stride=2, transposed=True),
+        lambda: x + x.replace_feats(torch.ones(30, 5)),
+        lambda: x.replace_feats(torch.ones(3, 2)),
+    ):
+        with pytest.raises((ValueError, RuntimeError)):
+            wrong()
+    assert torch.equal(conv(x).feats, before)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""Sparse 3D deep learning on the edge: sparse convolution for PyTorch.
+
+Importing this package touches no device.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from torchsparse_lite import nn
+from torchsparse_lite._native import has_cuda
+from torchsparse_lite.collate import collate_fn, sparse_collate
+from torchsparse_lite.coordinates import CoordinateManager, HashTable, Level
+from torchsparse_lite.kernel_map import ConvGeometry, KernelMap
+from torchsparse_lite.tensor import PointTensor, SparseTensor, cat
+from torchsparse_lite.voxelize import Voxelized, devoxelize, sparse_quantize, voxelize
+
+try:
+    __version__ = version("torchsparse_lite")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "ConvGeometry",
+    "CoordinateManager",
+    "HashTable",
+    "KernelMap",
+    "Level",
+    "PointTensor",
+    "SparseTensor",
+    "Voxelized",
+    "__version__",
+    "cat",
+    "collate_fn",
+    "devoxelize",
+    "has_cuda",
+    "nn",
+    "sparse_collate",
+    "sparse_quantize",
+    "voxelize",
+]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""One wording for all messages.
+
+``<function>: <argument> must be <rule>, got <actual>. <what to do>``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "check_choice",
+    "check_dtype",
+    "check_same_device",
+    "check_shape",
+    "check_type",
+    "refuse",
+    "triple",
+]
+
+
+def refuse(
+    where: str, rule: str, actual: object, remedy: str, *, error: type[Exception] = ValueError
+) -> NoReturn:
+    """Raise ``error`` in the house wording.
+
+    Args:
+        where: ``"<function>: <argument>"``.
+        rule: what the argument must be, without the words "must be".
+        actual: what was given.
+        remedy: what to do, as a sentence.
+        error: exception type.
+    """
+    message = f"{where} must be {rule}, got {actual}. {remedy}"
+    raise error(message)
+
+
+def check_type(where: str, value: object, wanted: type | tuple[type, ...], remedy: str) -> None:
+    """Raise TypeError unless ``value`` is an instance of ``wanted``."""
+    if not isinstance(value, wanted):
+        kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+        names = " or ".join(kind.__name__ for kind in kinds)
+        refuse(where, f"a {names}", type(value).__name__, remedy, error=TypeError)
+
+
+def check_shape(where: str, value: Tensor, shape: Sequence[int | None], remedy: str) -> None:
+    """Raise ValueError unless ``value`` has this shape; None stands for any extent."""
+    fits = value.dim() == len(shape) and all(
+        wanted is None or wanted == actual
+        for wanted, actual in zip(shape, value.shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("*" if extent is None else str(extent) for extent in shape)
+        refuse(where, f"of shape ({wanted})", tuple(value.shape), remedy)
+
+
+def check_dtype(where: str, value: Tensor, allowed: Iterable[torch.dtype], remedy: str) -> None:
+    """Raise TypeError unless ``value`` has one of the dtypes."""
+    kinds = tuple(allowed)
+    if value.dtype not in kinds:
+        names = " or ".join(str(kind).removeprefix("torch.") for kind in kinds)
+        refuse(where, f"of dtype {names}", value.dtype, remedy, error=TypeError)
+
+
+def check_same_device(where: str, value: Tensor, other: Tensor, other_name: str) -> None:
+    """Raise ValueError unless both tensors are on one device."""
+    if value.device != other.device:
+        refuse(
+            where,
+            f"on the device of {other_name} ({other.device})",
+            value.device,
+            "Move one of them with .to().",
+        )
+
+
+def check_choice(where: str, value: str, choices: Iterable[str]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    known = tuple(choices)
+    if value not in known:
+        refuse(where, f"one of {', '.join(known)}", repr(value), "Use one of these names.")
+
+
+def triple(where: str, value: int | Sequence[int], *, minimum: int) -> tuple[int, int, int]:
+    """Return ``value`` as three integers, one per axis, each at least ``minimum``."""
+    values = (value,) * 3 if isinstance(value, int) else tuple(value)
+    is_integral = all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+    if isinstance(value, bool) or len(values) != 3 or not is_integral:
+        refuse(where, "an integer or three of them", value, "Give one number per axis x, y, z.")
+    if min(values) < minimum:
+        refuse(where, f"at least {minimum} in every axis", value, "Give one number per axis x, y, z.")
+    return values

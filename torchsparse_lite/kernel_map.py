@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: MIT
+"""Which input feeds which output through which tap of a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchsparse_lite import ops
+from torchsparse_lite._native import C
+from torchsparse_lite.errors import triple
+from torchsparse_lite.ops.sparse_conv import Pairs
+
+__all__ = ["ConvGeometry", "KernelMap", "NeighborTable"]
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """Shape of a convolution window and how it moves.
+
+    The relation it stands for is computed in one place, ``csrc/core/conv_geometry.h``::
+
+        fine = stride * coarse + dilation * tap - padding      (per axis, tap in 0..kernel_size-1)
+
+    Attributes:
+        kernel_size: taps per axis; an integer means the same in all three.
+        stride: fine sites per coarse site.
+        dilation: fine sites between taps.
+        padding: fine sites by which the window starts early.
+    """
+
+    kernel_size: Triple
+    stride: Triple = (1, 1, 1)
+    dilation: Triple = (1, 1, 1)
+    padding: Triple = (0, 0, 0)
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("kernel_size", 1), ("stride", 1), ("dilation", 1), ("padding", 0)):
+            value = triple(f"ConvGeometry: {name}", getattr(self, name), minimum=minimum)
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def same(cls, kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1) -> ConvGeometry:
+        """Stride 1 with torch's "same" padding, ``dilation * (kernel_size - 1) // 2`` in front."""
+        size = triple("ConvGeometry: kernel_size", kernel_size, minimum=1)
+        step = triple("ConvGeometry: dilation", dilation, minimum=1)
+        front = tuple(d * (k - 1) // 2 for k, d in zip(size, step, strict=True))
+        return cls(size, (1, 1, 1), step, triple("ConvGeometry: padding", front, minimum=0))
+
+    @property
+    def kernel_volume(self) -> int:
+        """Number of taps."""
+        x, y, z = self.kernel_size
+        return x * y * z
+
+    @property
+    def triples(self) -> tuple[Triple, Triple, Triple, Triple]:
+        """kernel_size, stride, dilation, padding."""
+        return self.kernel_size, self.stride, self.dilation, self.padding
+
+    @property
+    def is_same(self) -> bool:
+        """Whether output sites line up with input sites (submanifold)."""
+        return self.stride == (1, 1, 1) and self == ConvGeometry.same(
+            self.kernel_size, self.dilation
+        )
+
+    @property
+    def identity_tap(self) -> int:
+        """The tap that reads the output's own site when ``is_same``, or -1."""
+        taps = [
+            p // d if p % d == 0 else -1 for p, d in zip(self.padding, self.dilation, strict=True)
+        ]
+        if self.stride != (1, 1, 1) or min(taps) < 0:
+            return -1
+        x, y, z = taps
+        _, size_y, size_z = self.kernel_size
+        return (x * size_y + y) * size_z + z
+
+    def output_shape(self, spatial_shape: Triple) -> Triple:
+        """Extent of the output grid, as for ``torch.nn.Conv3d``."""
+        return _as_triple(C.extent(self.triples, spatial_shape, False))  # noqa: FBT003
+
+    def input_shape(self, spatial_shape: Triple) -> Triple:
+        """Extent of the output grid of the transposed convolution (``torch.nn.ConvTranspose3d``)."""
+        return _as_triple(C.extent(self.triples, spatial_shape, True))  # noqa: FBT003
+
+
+def _as_triple(values: Sequence[int]) -> Triple:
+    x, y, z = values
+    return x, y, z
+
+
+class NeighborTable(NamedTuple):
+    """A kernel map, row by row: the view of implicit GEMM.
+
+    Attributes:
+        mask: (num_out, ceil(K / 32)) int32; bit ``t % 32`` of word ``t // 32`` says that tap ``t``
+            has an input.
+        ptr: (num_out + 1,) int64 into ``rows``.
+        rows: (P,) int32 input rows, taps ascending.
+    """
+
+    mask: Tensor
+    ptr: Tensor
+    rows: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class KernelMap:
+    """All pairs (input row, output row) of a convolution, grouped by tap.
+
+    Attributes:
+        geometry: of the convolution that the map was made for.
+        num_in: number of input rows.
+        num_out: number of output rows.
+        in_index: (P,) int32, tap after tap.
+        out_index: (P,) int32; ascends inside a tap.
+        tap_ptr: (K + 1,) int64: the pairs of tap ``t`` are ``tap_ptr[t]:tap_ptr[t + 1]``.
+        is_symmetric: the map is its own transpose with taps counted backwards (submanifold with an
+            odd kernel).
+        full_tap: a tap that feeds every output row, or -1.
+    """
+
+    geometry: ConvGeometry
+    num_in: int
+    num_out: int
+    in_index: Tensor
+    out_index: Tensor
+    tap_ptr: Tensor
+    is_symmetric: bool = False
+    full_tap: int = -1
+
+    @classmethod
+    def from_neighbors(
+        cls,
+        neighbors: NeighborTable,
+        geometry: ConvGeometry,
+        *,
+        num_in: int,
+        is_symmetric: bool = False,
+        full_tap: int = -1,
+    ) -> KernelMap:
+        """The tap-major form of a neighbour table."""
+        in_index, out_index, tap_ptr = ops.pairs_by_tap(neighbors, geometry.kernel_volume)
+        num_out = neighbors.ptr.shape[0] - 1
+        kernel_map = cls(
+            geometry, num_in, num_out, in_index, out_index, tap_ptr, is_symmetric, full_tap
+        )
+        kernel_map.__dict__["neighbors"] = neighbors
+        return kernel_map
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of multiplications of one input row with one tap's weight."""
+        return self.in_index.shape[0]
+
+    @cached_property
+    def neighbors(self) -> NeighborTable:
+        """The row-major view."""
+        volume = self.geometry.kernel_volume
+        tap = torch.repeat_interleave(self.tap_ptr.diff(), output_size=self.num_pairs)
+        order = torch.argsort(self.out_index.long() * volume + tap)
+        out, tap = self.out_index.long()[order], tap[order]
+        words = -(-volume // 32)
+        bits = self.tap_ptr.new_zeros((self.num_out, words))
+        bits.index_put_((out, tap // 32), 1 << (tap % 32), accumulate=True)
+        counts = torch.bincount(out, minlength=self.num_out)
+        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return NeighborTable(bits.to(torch.int32), ptr, self.in_index[order])
+
+    @cached_property
+    def tile_ptr(self) -> Tensor:
+        """(tiles + 1, K) int64: where each output tile of the CPU kernels begins in each tap."""
+        return ops.tile_pairs(self.out_index, self.tap_ptr, self.num_out)
+
+    @cached_property
+    def transposed(self) -> KernelMap:
+        """The map of the transposed convolution: inputs and outputs exchanged, taps kept."""
+        in_index, out_index = ops.transpose_pairs(
+            self.in_index, self.out_index, self.tap_ptr, self.num_in
+        )
+        transposed = KernelMap(
+            self.geometry,
+            self.num_out,
+            self.num_in,
+            in_index,
+            out_index,
+            self.tap_ptr,
+            self.is_symmetric,
+            self.full_tap,
+        )
+        # The arrays, not the map itself: a reference cycle would outlive the forward pass.
+        transposed.__dict__["_backward_arrays"] = self._arrays
+        return transposed
+
+    @property
+    def _arrays(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.in_index, self.out_index, self.tile_ptr
+
+    @cached_property
+    def _backward_arrays(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.transposed._arrays
+
+    def pairs(self, *, with_backward: bool) -> Pairs:
+        """The arrays that the operators take.
+
+        Args:
+            with_backward: also those of the transposed map, which the input gradient needs. They
+                are made once and kept.
+        """
+        needed = with_backward and not self.is_symmetric
+        backward = self._backward_arrays if needed else ()
+        return Pairs(self._arrays, backward, self.num_out, self.is_symmetric, self.full_tap)

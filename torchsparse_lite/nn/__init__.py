@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""Layers for sparse tensors."""
+
+from torchsparse_lite.nn import functional
+from torchsparse_lite.nn.activation import (
+    ELU,
+    GELU,
+    Dropout,
+    Hardsigmoid,
+    Hardswish,
+    Identity,
+    LeakyReLU,
+    Linear,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
+)
+from torchsparse_lite.nn.container import Sequential
+from torchsparse_lite.nn.conv import Conv3d
+from torchsparse_lite.nn.fuse import ConvReLU, fold_batch_norm, fuse
+from torchsparse_lite.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, SyncBatchNorm
+from torchsparse_lite.nn.pooling import (
+    AvgPool3d,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    GlobalSumPool,
+    MaxPool3d,
+    SumPool3d,
+    Unpool3d,
+    Upsample,
+)
+
+__all__ = [
+    "ELU",
+    "GELU",
+    "AvgPool3d",
+    "BatchNorm",
+    "Conv3d",
+    "ConvReLU",
+    "Dropout",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "GlobalSumPool",
+    "GroupNorm",
+    "Hardsigmoid",
+    "Hardswish",
+    "Identity",
+    "InstanceNorm",
+    "LayerNorm",
+    "LeakyReLU",
+    "Linear",
+    "MaxPool3d",
+    "Mish",
+    "PReLU",
+    "ReLU",
+    "ReLU6",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "SumPool3d",
+    "SyncBatchNorm",
+    "Tanh",
+    "Unpool3d",
+    "Upsample",
+    "fold_batch_norm",
+    "functional",
+    "fuse",
+]

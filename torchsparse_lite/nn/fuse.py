@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""Folding batch norm and activation into the convolution before them, for inference."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from torchsparse_lite.errors import refuse
+from torchsparse_lite.nn.activation import ReLU
+from torchsparse_lite.nn.container import Sequential
+from torchsparse_lite.nn.conv import Conv3d
+from torchsparse_lite.nn.functional import Target
+from torchsparse_lite.nn.norm import BatchNorm
+from torchsparse_lite.tensor import SparseTensor
+
+__all__ = ["ConvReLU", "fold_batch_norm", "fuse"]
+
+
+class ConvReLU(nn.Module):
+    """A convolution and its ReLU in one pass over the output.
+
+    Args:
+        conv: the convolution.
+    """
+
+    def __init__(self, conv: Conv3d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(
+        self,
+        x: SparseTensor,
+        target: Target | None = None,
+        *,
+        residual: SparseTensor | None = None,
+    ) -> SparseTensor:
+        """Compute ``relu(conv(x) + residual)``."""
+        return self.conv(x, target, residual=residual, relu=True)  # type: ignore[no-any-return]
+
+
+def fold_batch_norm(conv: Conv3d, norm: nn.BatchNorm1d) -> Conv3d:
+    """A convolution that computes ``norm(conv(x))`` with the norm's running statistics.
+
+    Args:
+        conv: any convolution.
+        norm: batch norm over its output channels, with running statistics.
+
+    Returns:
+        A new convolution with a bias.
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        refuse(
+            "fold_batch_norm: norm",
+            "a batch norm with running statistics",
+            "track_running_stats=False",
+            "Only such a norm is a fixed scale and shift.",
+        )
+    if norm.num_features != conv.out_channels:
+        refuse(
+            "fold_batch_norm: norm",
+            f"over the convolution's {conv.out_channels} channels",
+            norm.num_features,
+            "Pass the norm that follows the convolution.",
+        )
+    folded = copy.deepcopy(conv)
+    with torch.no_grad():
+        scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+        if norm.weight is not None:
+            scale = scale * norm.weight.double()
+        shift = -norm.running_mean.double() * scale
+        if norm.bias is not None:
+            shift = shift + norm.bias.double()
+        if conv.bias is not None:
+            shift = shift + conv.bias.double() * scale
+        folded.weight.copy_(conv.weight.double() * scale)
+        folded.bias = nn.Parameter(shift.to(conv.weight.dtype))
+    return folded
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """A copy of the model for inference, in eval mode.
+
+    Inside every Sequential, ``Conv3d, BatchNorm`` becomes one convolution, and a ``ReLU`` behind it
+    joins its pass. Modules that wire their layers themselves can use :func:`fold_batch_norm` and
+    ``conv(x, residual=..., relu=True)``.
+
+    Args:
+        model: left as it is.
+    """
+    return _fused(copy.deepcopy(model)).eval()
+
+
+def _fused(module: nn.Module) -> nn.Module:
+    for name, child in module.named_children():
+        setattr(module, name, _fused(child))
+    if isinstance(module, nn.Sequential):
+        return _fused_sequential(module)
+    return module
+
+
+def _fused_sequential(sequential: nn.Sequential) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for layer in sequential:
+        last = layers[-1] if layers else None
+        if isinstance(last, Conv3d) and isinstance(layer, (BatchNorm, nn.BatchNorm1d)):
+            layers[-1] = fold_batch_norm(last, layer)
+        elif isinstance(last, Conv3d) and isinstance(layer, (ReLU, nn.ReLU)):
+            layers[-1] = ConvReLU(last)
+        else:
+            layers.append(layer)
+    return type(sequential)(*layers) if type(sequential) in (nn.Sequential, Sequential) else sequential

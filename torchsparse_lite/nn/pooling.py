@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""Pooling layers. Empty sites never take part: an average divides by the occupied sites, a maximum
+of negative numbers is negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from torchsparse_lite.nn import functional as F
+from torchsparse_lite.nn.functional import Target
+from torchsparse_lite.tensor import SparseTensor
+
+__all__ = [
+    "AvgPool3d",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "GlobalSumPool",
+    "MaxPool3d",
+    "SumPool3d",
+    "Unpool3d",
+    "Upsample",
+]
+
+Size = int | Sequence[int]
+
+
+class _Pool3d(nn.Module):
+    """Windowed pooling.
+
+    Args:
+        kernel_size: taps per axis.
+        stride: None means ``kernel_size``.
+        padding: None means "same" if submanifold and else 0.
+        dilation: fine sites between taps.
+        submanifold: outputs are the inputs' sites; None means "if stride is 1".
+        rule: "full" or "cell", how a strided window chooses its sites.
+    """
+
+    function: Callable[..., SparseTensor]
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size | None = None,
+        dilation: Size = 1,
+        *,
+        submanifold: bool | None = None,
+        rule: str = "full",
+    ) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.padding = padding
+        self.dilation = dilation
+        self.submanifold = submanifold
+        self.rule = rule
+
+    def forward(self, x: SparseTensor, target: Target | None = None) -> SparseTensor:
+        """Pool; ``target`` gives the output sites where wanted."""
+        return type(self).function(
+            x,
+            self.kernel_size,
+            self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            submanifold=self.submanifold,
+            rule=self.rule,
+            target=target,
+        )
+
+    def extra_repr(self) -> str:
+        """What ``print(module)`` shows."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class MaxPool3d(_Pool3d):
+    __doc__ = (_Pool3d.__doc__ or "").replace("Windowed pooling", "Maximum over each window")
+    function = staticmethod(F.max_pool3d)
+
+
+class AvgPool3d(_Pool3d):
+    __doc__ = (_Pool3d.__doc__ or "").replace("Windowed pooling", "Mean over each window")
+    function = staticmethod(F.avg_pool3d)
+
+
+class SumPool3d(_Pool3d):
+    __doc__ = (_Pool3d.__doc__ or "").replace("Windowed pooling", "Sum over each window")
+    function = staticmethod(F.sum_pool3d)
+
+
+class Unpool3d(nn.Module):
+    """Every finer site takes the mean of the coarse sites whose windows hold it.
+
+    Args:
+        kernel_size: window of the pooling to undo.
+        stride: None means ``kernel_size``.
+    """
+
+    def __init__(self, kernel_size: Size, stride: Size | None = None) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = stride
+
+    def forward(self, x: SparseTensor, target: Target | None = None) -> SparseTensor:
+        """Unpool onto the sites that ``x`` was made from, or onto ``target``."""
+        return F.unpool3d(x, self.kernel_size, self.stride, target=target)
+
+    def extra_repr(self) -> str:
+        """What ``print(module)`` shows."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}"
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour: every finer site takes the features of the cell it lies in.
+
+    Args:
+        scale_factor: finer sites per coarse site.
+    """
+
+    def __init__(self, scale_factor: Size = 2) -> None:
+        super().__init__()
+        self.scale_factor = scale_factor
+
+    def forward(self, x: SparseTensor, target: Target | None = None) -> SparseTensor:
+        """Upsample onto the sites that ``x`` was made from, or onto ``target``."""
+        return F.upsample(x, self.scale_factor, target=target)
+
+    def extra_repr(self) -> str:
+        """What ``print(module)`` shows."""
+        return f"scale_factor={self.scale_factor}"
+
+
+class GlobalMaxPool(nn.Module):
+    """Maximum per batch element, (batch_size, C)."""
+
+    def forward(self, x: SparseTensor) -> Tensor:
+        """Pool all sites of each element."""
+        return F.global_max_pool(x)
+
+
+class GlobalAvgPool(nn.Module):
+    """Mean per batch element, (batch_size, C)."""
+
+    def forward(self, x: SparseTensor) -> Tensor:
+        """Pool all sites of each element."""
+        return F.global_avg_pool(x)
+
+
+class GlobalSumPool(nn.Module):
+    """Sum per batch element, (batch_size, C)."""
+
+    def forward(self, x: SparseTensor) -> Tensor:
+        """Pool all sites of each element."""
+        return F.global_sum_pool(x)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""Operators on plain tensors, ``torch.ops.tsl.*``: one file per operator family."""
+
+from torchsparse_lite.ops.coords import (
+    coarse_sites,
+    coarsen,
+    fine_sites,
+    is_morton_ordered,
+    quantize,
+    unique_coords,
+)
+from torchsparse_lite.ops.hash_table import hash_build, hash_lookup
+from torchsparse_lite.ops.interpolate import interpolate
+from torchsparse_lite.ops.neighbors import (
+    neighbors_descend,
+    neighbors_search,
+    pairs_by_tap,
+    tile_pairs,
+    transpose_pairs,
+)
+from torchsparse_lite.ops.segment_reduce import segment_reduce
+from torchsparse_lite.ops.sparse_conv import sparse_conv, sparse_conv_weight_grad
+from torchsparse_lite.ops.sparse_pool import sparse_max_pool, sparse_sum_pool
+
+__all__ = [
+    "coarse_sites",
+    "coarsen",
+    "fine_sites",
+    "hash_build",
+    "hash_lookup",
+    "interpolate",
+    "is_morton_ordered",
+    "neighbors_descend",
+    "neighbors_search",
+    "pairs_by_tap",
+    "quantize",
+    "segment_reduce",
+    "sparse_conv",
+    "sparse_conv_weight_grad",
+    "sparse_max_pool",
+    "sparse_sum_pool",
+    "tile_pairs",
+    "transpose_pairs",
+    "unique_coords",
+]

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""Open-addressing hash table from coordinates to rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchsparse_lite._native import C, has_cuda
+from torchsparse_lite.ops.registry import data_dependent_size, define_op
+
+__all__ = ["hash_build", "hash_lookup"]
+
+
+def _hash_build(coords: Tensor) -> tuple[Tensor, Tensor]:
+    slots = C.hash_capacity(coords.shape[0]) + 1
+    keys = coords.new_empty(slots, dtype=torch.int64)
+    rows = coords.new_empty(slots, dtype=torch.int32)
+    C.hash_build(coords.contiguous(), keys, rows, torch.get_num_threads())
+    return keys, rows
+
+
+def _hash_build_fake(coords: Tensor) -> tuple[Tensor, Tensor]:
+    slots = data_dependent_size()
+    return coords.new_empty(slots, dtype=torch.int64), coords.new_empty(slots, dtype=torch.int32)
+
+
+def _hash_lookup(keys: Tensor, rows: Tensor, coords: Tensor) -> Tensor:
+    found = coords.new_empty(coords.shape[0], dtype=torch.int64)
+    C.hash_lookup(keys, rows, coords.contiguous(), found, torch.get_num_threads())
+    return found
+
+
+_build = define_op(
+    "hash_build(Tensor coords) -> (Tensor, Tensor)",
+    cpu=_hash_build,
+    cuda=_hash_build if has_cuda() else None,
+    fake=_hash_build_fake,
+)
+_lookup = define_op(
+    "hash_lookup(Tensor keys, Tensor rows, Tensor coords) -> Tensor",
+    cpu=_hash_lookup,
+    cuda=_hash_lookup if has_cuda() else None,
+    fake=lambda keys, rows, coords: coords.new_empty(coords.shape[0], dtype=torch.int64),
+)
+
+
+def hash_build(coords: Tensor) -> tuple[Tensor, Tensor]:
+    """Put coordinates into a new table; of equal ones the first row stays.
+
+    Args:
+        coords: (N, 4) int32 in range.
+
+    Returns:
+        keys (capacity + 1,) int64 and rows (capacity + 1,) int32: packed keys and their rows. The
+        capacity is the power of two that keeps the load at or below one half.
+    """
+    result: tuple[Tensor, Tensor] = _build(coords)
+    return result
+
+
+def hash_lookup(keys: Tensor, rows: Tensor, coords: Tensor) -> Tensor:
+    """Row of each coordinate, -1 for those that are not in the table.
+
+    Args:
+        keys: from :func:`hash_build`.
+        rows: from :func:`hash_build`.
+        coords: (M, 4) int32; those out of range are not found.
+
+    Returns:
+        (M,) int64.
+    """
+    result: Tensor = _lookup(keys, rows, coords)
+    return result

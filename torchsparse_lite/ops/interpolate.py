@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""Weighted sums of a few rows: trilinear devoxelisation, three-nearest-neighbour interpolation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchsparse_lite._native import C
+from torchsparse_lite.ops.registry import Autograd, define_op
+from torchsparse_lite.ops.widen import widened
+
+__all__ = ["interpolate"]
+
+
+def _interpolate_cpu(feats: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    x = widened(feats)
+    out = x.new_empty((index.shape[0], x.shape[1]))
+    C.interpolate(
+        x, index.contiguous(), weight.to(x.dtype).contiguous(), out, torch.get_num_threads()
+    )
+    return out.to(feats.dtype)
+
+
+def _interpolate_grad_cpu(grad: Tensor, index: Tensor, weight: Tensor, num_rows: int) -> Tensor:
+    g = widened(grad)
+    grad_feats = g.new_empty((num_rows, g.shape[1]))
+    C.interpolate_backward(
+        g, index.contiguous(), weight.to(g.dtype).contiguous(), grad_feats, torch.get_num_threads()
+    )
+    return grad_feats.to(grad.dtype)
+
+
+def _grad_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1], inputs[2])
+
+
+def _grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    index, weight = ctx.saved_tensors
+    return _interpolate(grad, index, weight.detach()), None, None, None
+
+
+_interpolate_grad = define_op(
+    "interpolate_grad(Tensor grad, Tensor index, Tensor weight, SymInt num_rows) -> Tensor",
+    cpu=_interpolate_grad_cpu,
+    fake=lambda grad, index, weight, num_rows: grad.new_empty((num_rows, grad.shape[1])),
+    autograd=Autograd(_grad_setup, _grad_backward),
+)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    feats, index, weight = ctx.saved_tensors
+    wants_feats, _, wants_weight = ctx.needs_input_grad
+    grad_feats = grad_weight = None
+    if wants_feats:
+        grad_feats = _interpolate_grad(grad, index, weight, feats.shape[0])
+    if wants_weight:
+        terms = [
+            (feats.index_select(0, column.clamp_min(0)) * grad).sum(1) * (column >= 0)
+            for column in index.unbind(1)
+        ]
+        grad_weight = torch.stack(terms, dim=1).to(weight.dtype)
+    return grad_feats, None, grad_weight
+
+
+_interpolate = define_op(
+    "interpolate(Tensor feats, Tensor index, Tensor weight) -> Tensor",
+    cpu=_interpolate_cpu,
+    fake=lambda feats, index, weight: feats.new_empty((index.shape[0], feats.shape[1])),
+    autograd=Autograd(_setup, _backward),
+)
+
+
+def interpolate(feats: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Compute ``out[i] = sum over j of weight[i, j] * feats[index[i, j]]``.
+
+    Args:
+        feats: (V, C) floating.
+        index: (N, k) int64 rows of ``feats``; -1 skips the term.
+        weight: (N, k) floating.
+
+    Returns:
+        (N, C), dtype of ``feats``. Differentiable in feats and weight; the gradient is collected
+        row by row in a fixed order.
+    """
+    result: Tensor = _interpolate(feats, index, weight)
+    return result

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""Reduction of rows that belong together: points of a voxel, voxels of a batch element."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchsparse_lite._native import C
+from torchsparse_lite.errors import check_choice
+from torchsparse_lite.ops.registry import Autograd, define_op
+from torchsparse_lite.ops.widen import widened
+
+__all__ = ["segment_reduce"]
+
+_REDUCTIONS = ("sum", "mean", "max")
+
+
+def _segment_reduce_cpu(
+    feats: Tensor, order: Tensor, ptr: Tensor, reduce: str
+) -> tuple[Tensor, Tensor]:
+    x = widened(feats)
+    shape = (ptr.shape[0] - 1, x.shape[1])
+    out = x.new_empty(shape)
+    argmax = ptr.new_empty(shape if reduce == "max" else (0, x.shape[1]))
+    C.segment_reduce(
+        x,
+        order.contiguous(),
+        ptr.contiguous(),
+        reduce,
+        out,
+        argmax if reduce == "max" else None,
+        torch.get_num_threads(),
+    )
+    return out.to(feats.dtype), argmax
+
+
+def _segment_reduce_fake(
+    feats: Tensor, order: Tensor, ptr: Tensor, reduce: str
+) -> tuple[Tensor, Tensor]:
+    shape = (ptr.shape[0] - 1, feats.shape[1])
+    argmax = ptr.new_empty(shape if reduce == "max" else (0, feats.shape[1]))
+    return feats.new_empty(shape), argmax
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    feats, order, ptr, reduce = inputs
+    ctx.save_for_backward(order, ptr, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.num_in, ctx.reduce = feats.shape[0], reduce
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+    order, ptr, argmax = ctx.saved_tensors
+    grad_feats = grad.new_zeros((ctx.num_in, grad.shape[1]))
+    if ctx.reduce == "max":
+        # A row belongs to one segment, so no two maxima point at the same element.
+        rows = argmax.clamp_min(0)
+        return grad_feats.scatter_add(0, rows, grad * (argmax >= 0)), None, None, None
+    counts = ptr.diff()
+    if ctx.reduce == "mean":
+        grad = grad / counts.clamp_min(1).unsqueeze(1)
+    segment = torch.repeat_interleave(counts, output_size=order.shape[0])
+    return grad_feats.index_copy(0, order, grad.index_select(0, segment)), None, None, None
+
+
+_segment_reduce = define_op(
+    "segment_reduce(Tensor feats, Tensor order, Tensor ptr, str reduce) -> (Tensor, Tensor)",
+    cpu=_segment_reduce_cpu,
+    fake=_segment_reduce_fake,
+    autograd=Autograd(_setup, _backward),
+)
+
+
+def segment_reduce(
+    feats: Tensor, order: Tensor, ptr: Tensor, *, reduce: str
+) -> tuple[Tensor, Tensor]:
+    """Reduce the rows ``order[ptr[s]:ptr[s + 1]]`` of ``feats`` into row ``s``.
+
+    Args:
+        feats: (N, C) floating; sums and means are accumulated in float64.
+        order: (M,) int64 distinct rows, segment after segment.
+        ptr: (S + 1,) int64.
+        reduce: "sum", "mean" or "max".
+
+    Returns:
+        (S, C), dtype of ``feats``, 0 for empty segments; and for "max" the (S, C) int64 rows of the
+        maxima, -1 for empty segments.
+    """
+    check_choice("segment_reduce: reduce", reduce, _REDUCTIONS)
+    result: tuple[Tensor, Tensor] = _segment_reduce(feats, order, ptr, reduce)
+    return result

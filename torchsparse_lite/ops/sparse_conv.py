@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: MIT
+"""Sparse convolution over a kernel map, and its gradients.
+
+The adjoint of a convolution is a convolution too: over the transposed map, with the weight
+transposed. One operator therefore serves the forward pass, the input gradient and the second
+derivative; flags say how the stored weight is to be read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchsparse_lite._native import C
+from torchsparse_lite.ops.neighbors import tile_pairs, tile_rows, transpose_pairs
+from torchsparse_lite.ops.registry import Autograd, define_op
+from torchsparse_lite.ops.widen import sum_dtype, widened
+
+__all__ = ["Pairs", "sparse_conv", "sparse_conv_weight_grad", "transposed_tiles"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """A kernel map as the operators take it.
+
+    Attributes:
+        forward: in_index (P,) int32, out_index (P,) int32, tile_ptr (tiles + 1, K) int64.
+        backward: the same of the transposed map; empty if no gradient is wanted or if the map is
+            symmetric.
+        num_out: number of output rows.
+        is_symmetric: the map is its own transpose with taps counted backwards.
+        full_tap: a tap that feeds every output row (the centre of a submanifold kernel), or -1.
+    """
+
+    forward: tuple[Tensor, Tensor, Tensor]
+    backward: tuple[Tensor, ...]
+    num_out: int
+    is_symmetric: bool = False
+    full_tap: int = -1
+
+
+def transposed_tiles(pairs: list[Tensor], num_in: int) -> list[Tensor]:
+    """Forward arrays of the transposed map, made from those of the map itself."""
+    in_index, out_index, tile_ptr = pairs
+    tap_ptr = torch.cat([tile_ptr[0], tile_ptr[-1, -1:]])
+    new_in, new_out = transpose_pairs(in_index, out_index, tap_ptr, num_in)
+    return [new_in, new_out, tile_pairs(new_out, tap_ptr, num_in)]
+
+
+def _is_channelwise(feats: Tensor, weight: Tensor, groups: int) -> bool:
+    return groups == feats.shape[1] and weight.shape[1] == 1 and weight.shape[2] == groups
+
+
+def _channelwise_cpu(
+    feats: Tensor, weight: Tensor, bias: Tensor | None, pairs: list[Tensor], num_out: int
+) -> Tensor:
+    x = widened(feats)
+    out = x.new_empty((num_out, x.shape[1]))
+    wide_bias = None if bias is None else widened(bias)
+    C.channelwise_conv(
+        x, widened(weight), wide_bias, *pairs, tile_rows(num_out), out, torch.get_num_threads()
+    )
+    return out
+
+
+def _sparse_conv_cpu(
+    feats: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    pairs: list[Tensor],
+    backward_pairs: list[Tensor],
+    num_out: int,
+    groups: int,
+    is_symmetric: bool,  # noqa: FBT001 - torch.library passes operator arguments by position
+    full_tap: int,
+    transposed: bool,  # noqa: FBT001
+    mirrored: bool,  # noqa: FBT001
+    relu: bool,  # noqa: FBT001
+) -> Tensor:
+    if _is_channelwise(feats, weight, groups):
+        taps = weight.flip(0) if mirrored else weight
+        out = _channelwise_cpu(feats, taps.squeeze(1), bias, pairs, num_out)
+        out = out if residual is None else out + residual
+        return (out.relu_() if relu else out).to(feats.dtype)
+    out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
+    out = feats.new_empty((num_out, out_channels))
+    C.sparse_conv(
+        feats.contiguous(),
+        weight.contiguous(),
+        None if bias is None else bias.contiguous(),
+        None if residual is None else residual.contiguous(),
+        *pairs,
+        tile_rows(num_out),
+        groups,
+        transposed,
+        mirrored,
+        full_tap,
+        relu,
+        out,
+        torch.get_num_threads(),
+    )
+    return out
+
+
+def _sparse_conv_fake(
+    feats: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    pairs: list[Tensor],
+    backward_pairs: list[Tensor],
+    num_out: int,
+    groups: int,
+    is_symmetric: bool,  # noqa: FBT001
+    full_tap: int,
+    transposed: bool,  # noqa: FBT001
+    mirrored: bool,  # noqa: FBT001
+    relu: bool,  # noqa: FBT001
+) -> Tensor:
+    out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
+    return feats.new_empty((num_out, out_channels))
+
+
+def _sparse_conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    feats, weight, bias, residual, pairs, backward_pairs, num_out, groups, *flags = inputs
+    is_symmetric, full_tap, transposed, mirrored, relu = flags
+    ctx.save_for_backward(feats, weight, output if relu else None, *pairs, *backward_pairs)
+    ctx.num_out, ctx.groups = num_out, groups
+    ctx.is_symmetric, ctx.full_tap = is_symmetric, full_tap
+    ctx.transposed, ctx.mirrored = transposed, mirrored
+
+
+def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    feats, weight, output, *arrays = ctx.saved_tensors
+    pairs, backward_pairs = arrays[:3], arrays[3:]
+    if output is not None:
+        grad = torch.where(output > 0, grad, torch.zeros((), dtype=grad.dtype, device=grad.device))
+    wants_feats, wants_weight, wants_bias, wants_residual = ctx.needs_input_grad[:4]
+    grad_feats = grad_weight = None
+    if wants_feats:
+        if not ctx.is_symmetric and not backward_pairs:
+            backward_pairs = transposed_tiles(pairs, feats.shape[0])
+        grad_feats = _sparse_conv(
+            grad,
+            weight,
+            None,
+            None,
+            pairs if ctx.is_symmetric else backward_pairs,
+            [] if ctx.is_symmetric else pairs,
+            feats.shape[0],
+            ctx.groups,
+            ctx.is_symmetric,
+            ctx.full_tap,
+            not ctx.transposed,
+            ctx.mirrored != ctx.is_symmetric,
+            False,  # noqa: FBT003
+        )
+    if wants_weight:
+        if ctx.transposed:
+            # The stored weight belongs to the adjoint: exchange the two sides of every pair.
+            swapped = [pairs[1], pairs[0], pairs[2]]
+            grad_weight = _weight_grad(grad, feats, swapped, ctx.groups)
+        else:
+            grad_weight = _weight_grad(feats, grad, pairs, ctx.groups)
+        grad_weight = (grad_weight.flip(0) if ctx.mirrored else grad_weight).to(weight.dtype)
+    return (
+        grad_feats,
+        grad_weight,
+        grad.sum(0) if wants_bias else None,
+        grad if wants_residual else None,
+        [None] * len(pairs),
+        [None] * (len(arrays) - 3),
+        *(None,) * 7,
+    )
+
+
+_sparse_conv = define_op(
+    "sparse_conv(Tensor feats, Tensor weight, Tensor? bias, Tensor? residual, Tensor[] pairs, "
+    "Tensor[] backward_pairs, SymInt num_out, int groups, bool is_symmetric, int full_tap, "
+    "bool transposed, bool mirrored, bool relu) -> Tensor",
+    cpu=_sparse_conv_cpu,
+    fake=_sparse_conv_fake,
+    autograd=Autograd(_sparse_conv_setup, _sparse_conv_backward),
+    autocast=True,
+)
+
+
+def sparse_conv(
+    feats: Tensor,
+    weight: Tensor,
+    pairs: Pairs,
+    *,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    groups: int = 1,
+    relu: bool = False,
+) -> Tensor:
+    """Convolve: ``out[o] = bias + sum over pairs (i, o) of tap t: feats[i] @ weight[t]``.
+
+    Args:
+        feats: (num_in, in_channels) float32, float64, bfloat16 or float16; halves are summed in
+            float32.
+        weight: (kernel_volume, in_channels / groups, out_channels), dtype of ``feats``.
+        pairs: the kernel map.
+        bias: (out_channels,) or None.
+        residual: (num_out, out_channels), added before the activation, or None.
+        groups: channel groups; equal to both channel counts it is a depthwise convolution.
+        relu: apply max(0, .) at the end.
+
+    Returns:
+        (num_out, out_channels), dtype of ``feats``. Bitwise equal for any number of threads.
+
+    Differentiable in feats, weight, bias and residual, twice.
+    """
+    result: Tensor = _sparse_conv(
+        feats,
+        weight,
+        bias,
+        residual,
+        list(pairs.forward),
+        list(pairs.backward),
+        pairs.num_out,
+        groups,
+        pairs.is_symmetric,
+        pairs.full_tap,
+        False,  # noqa: FBT003
+        False,  # noqa: FBT003
+        relu,
+    )
+    return result
+
+
+def _weight_grad_cpu(feats: Tensor, grad_out: Tensor, pairs: list[Tensor], groups: int) -> Tensor:
+    in_channels, out_channels = feats.shape[1], grad_out.shape[1]
+    rows = tile_rows_of(pairs[2], grad_out.shape[0], feats.shape[0])
+    shape = (pairs[2].shape[1], in_channels // groups, out_channels)
+    grad_weight = torch.empty(shape, dtype=sum_dtype(feats.dtype))
+    threads = torch.get_num_threads()
+    if groups == in_channels == out_channels:
+        C.channelwise_weight_grad(
+            widened(feats), widened(grad_out), *pairs, rows, grad_weight.squeeze(1), threads
+        )
+    else:
+        C.sparse_conv_weight_grad(
+            feats.contiguous(), grad_out.contiguous(), *pairs, rows, groups, grad_weight, threads
+        )
+    return grad_weight
+
+
+def tile_rows_of(tile_ptr: Tensor, *row_counts: int) -> int:
+    """Tile height behind ``tile_ptr``: that of the side whose number of rows fits."""
+    tiles = tile_ptr.shape[0] - 1
+    for count in row_counts:
+        rows = tile_rows(count)
+        if -(-count // rows) == tiles:
+            return rows
+    message = (
+        f"sparse_conv_weight_grad: tile_ptr must have one row per tile and one more, got "
+        f"{tile_ptr.shape[0]} rows. Make it with tile_pairs."
+    )
+    raise ValueError(message)
+
+
+def _weight_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    feats, grad_out, pairs, groups = inputs
+    ctx.save_for_backward(feats, grad_out, *pairs)
+    ctx.groups = groups
+
+
+def _weight_grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    feats, grad_out, *pairs = ctx.saved_tensors
+    weight = grad.to(feats.dtype)
+    wants_feats, wants_grad_out = ctx.needs_input_grad[:2]
+    grad_feats = grad_grad_out = None
+    if wants_feats:
+        backward_pairs = transposed_tiles(pairs, feats.shape[0])
+        grad_feats = _sparse_conv(
+            grad_out, weight, None, None, backward_pairs, pairs, feats.shape[0], ctx.groups,
+            False, -1, True, False, False,  # noqa: FBT003
+        )  # fmt: skip
+    if wants_grad_out:
+        grad_grad_out = _sparse_conv(
+            feats, weight, None, None, pairs, [], grad_out.shape[0], ctx.groups,
+            False, -1, False, False, False,  # noqa: FBT003
+        )  # fmt: skip
+    return grad_feats, grad_grad_out, [None] * len(pairs), None
+
+
+_weight_grad = define_op(
+    "sparse_conv_weight_grad(Tensor feats, Tensor grad_out, Tensor[] pairs, int groups) -> Tensor",
+    cpu=_weight_grad_cpu,
+    fake=lambda feats, grad_out, pairs, groups: feats.new_empty(
+        (pairs[2].shape[1], feats.shape[1] // groups, grad_out.shape[1]),
+        dtype=sum_dtype(feats.dtype),
+    ),
+    autograd=Autograd(_weight_grad_setup, _weight_grad_backward),
+)
+
+
+def sparse_conv_weight_grad(
+    feats: Tensor, grad_out: Tensor, pairs: Pairs, *, groups: int = 1
+) -> Tensor:
+    """Gradient of :func:`sparse_conv` by its weight.
+
+    Args:
+        feats: (num_in, in_channels).
+        grad_out: (num_out, out_channels), same dtype.
+        pairs: the kernel map of the convolution.
+        groups: as in the convolution.
+
+    Returns:
+        (kernel_volume, in_channels / groups, out_channels), float64 for float64 and else float32.
+    """
+    result: Tensor = _weight_grad(feats, grad_out, list(pairs.forward), groups)
+    return result

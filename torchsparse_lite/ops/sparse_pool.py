@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Windowed pooling over a kernel map: sums and maxima."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchsparse_lite._native import C
+from torchsparse_lite.ops.neighbors import tile_rows
+from torchsparse_lite.ops.registry import Autograd, define_op
+from torchsparse_lite.ops.sparse_conv import Pairs, transposed_tiles
+from torchsparse_lite.ops.widen import widened
+
+__all__ = ["sparse_max_pool", "sparse_sum_pool"]
+
+
+def _sum_pool_cpu(
+    feats: Tensor,
+    pairs: list[Tensor],
+    backward_pairs: list[Tensor],
+    num_out: int,
+    is_symmetric: bool,  # noqa: FBT001 - torch.library passes operator arguments by position
+) -> Tensor:
+    x = widened(feats)
+    out = x.new_empty((num_out, x.shape[1]))
+    C.channelwise_conv(
+        x, None, None, *pairs, tile_rows(num_out), out, torch.get_num_threads()
+    )
+    return out.to(feats.dtype)
+
+
+def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    feats, pairs, backward_pairs, num_out, is_symmetric = inputs
+    argmax = output[1] if isinstance(output, tuple) else None
+    ctx.save_for_backward(argmax, *pairs, *backward_pairs)
+    ctx.num_in, ctx.is_symmetric = feats.shape[0], is_symmetric
+    if argmax is not None:
+        ctx.mark_non_differentiable(argmax)
+
+
+def _backward_pairs(ctx: Any) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
+    argmax, *arrays = ctx.saved_tensors
+    pairs, backward = arrays[:3], arrays[3:]
+    if ctx.is_symmetric:
+        return argmax, pairs, pairs
+    return argmax, backward or transposed_tiles(pairs, ctx.num_in), pairs
+
+
+def _no_grads(ctx: Any) -> tuple[Any, ...]:
+    extra = len(ctx.saved_tensors) - 4
+    return [None] * 3, [None] * extra, None, None
+
+
+def _sum_pool_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    _, backward, forward = _backward_pairs(ctx)
+    grad_feats = _sum_pool(grad, backward, forward, ctx.num_in, ctx.is_symmetric)
+    return grad_feats, *_no_grads(ctx)
+
+
+_sum_pool = define_op(
+    "sparse_sum_pool(Tensor feats, Tensor[] pairs, Tensor[] backward_pairs, SymInt num_out, "
+    "bool is_symmetric) -> Tensor",
+    cpu=_sum_pool_cpu,
+    fake=lambda feats, pairs, backward_pairs, num_out, is_symmetric: feats.new_empty(
+        (num_out, feats.shape[1])
+    ),
+    autograd=Autograd(_pool_setup, _sum_pool_backward),
+)
+
+
+def sparse_sum_pool(feats: Tensor, pairs: Pairs) -> Tensor:
+    """Sum of the inputs of each window.
+
+    Args:
+        feats: (num_in, channels), floating.
+        pairs: the kernel map.
+
+    Returns:
+        (num_out, channels), dtype of ``feats``; zero where a window holds no input. Twice
+        differentiable.
+    """
+    result: Tensor = _sum_pool(
+        feats, list(pairs.forward), list(pairs.backward), pairs.num_out, pairs.is_symmetric
+    )
+    return result
+
+
+def _max_pool_cpu(
+    feats: Tensor,
+    pairs: list[Tensor],
+    backward_pairs: list[Tensor],
+    num_out: int,
+    is_symmetric: bool,  # noqa: FBT001
+) -> tuple[Tensor, Tensor]:
+    x = widened(feats)
+    out = x.new_empty((num_out, x.shape[1]))
+    argmax = torch.empty_like(out, dtype=torch.int32)
+    C.max_pool(x, *pairs, tile_rows(num_out), out, argmax, torch.get_num_threads())
+    return out.to(feats.dtype), argmax
+
+
+def _max_pool_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+    argmax, backward, forward = _backward_pairs(ctx)
+    return _max_pool_grad(grad, argmax, backward, ctx.num_in), *_no_grads(ctx)
+
+
+_max_pool = define_op(
+    "sparse_max_pool(Tensor feats, Tensor[] pairs, Tensor[] backward_pairs, SymInt num_out, "
+    "bool is_symmetric) -> (Tensor, Tensor)",
+    cpu=_max_pool_cpu,
+    fake=lambda feats, pairs, backward_pairs, num_out, is_symmetric: (
+        feats.new_empty((num_out, feats.shape[1])),
+        feats.new_empty((num_out, feats.shape[1]), dtype=torch.int32),
+    ),
+    autograd=Autograd(_pool_setup, _max_pool_backward),
+)
+
+
+def _max_pool_grad_cpu(
+    grad: Tensor, argmax: Tensor, backward_pairs: list[Tensor], num_in: int
+) -> Tensor:
+    wide = widened(grad)
+    grad_feats = wide.new_empty((num_in, grad.shape[1]))
+    C.max_pool_backward(
+        wide, argmax, *backward_pairs, tile_rows(num_in), grad_feats, torch.get_num_threads()
+    )
+    return grad_feats.to(grad.dtype)
+
+
+_max_pool_grad = define_op(
+    "sparse_max_pool_grad(Tensor grad, Tensor argmax, Tensor[] backward_pairs, SymInt num_in) "
+    "-> Tensor",
+    cpu=_max_pool_grad_cpu,
+    fake=lambda grad, argmax, backward_pairs, num_in: grad.new_empty((num_in, grad.shape[1])),
+)
+
+
+def sparse_max_pool(feats: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """Maximum of the inputs of each window; NaN counts as the largest, as in torch.
+
+    Args:
+        feats: (num_in, channels), floating.
+        pairs: the kernel map.
+
+    Returns:
+        (num_out, channels) maxima, 0 where a window holds no input, and (num_out, channels) int32
+        input rows they come from, -1 where there is none. The gradient goes to those rows.
+    """
+    result: tuple[Tensor, Tensor] = _max_pool(
+        feats, list(pairs.forward), list(pairs.backward), pairs.num_out, pairs.is_symmetric
+    )
+    return result

@@ -1,0 +1,612 @@
+# SPDX-License-Identifier: MIT
+"""SparseTensor and PointTensor: features at coordinates.
+
+Both are immutable in spirit: every method returns a new object, and nothing global remembers any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from torchsparse_lite import ops
+from torchsparse_lite.coordinates import CoordinateManager, Level, check_coords
+from torchsparse_lite.errors import (
+    check_dtype,
+    check_same_device,
+    check_shape,
+    check_type,
+    refuse,
+    triple,
+)
+
+__all__ = ["PointTensor", "SparseTensor", "cat"]
+
+Triple = tuple[int, int, int]
+_Self = TypeVar("_Self", bound="_Features")
+_FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+class _Features:
+    """What a tensor of features can do whatever its coordinates are."""
+
+    feats: Tensor
+
+    def replace_feats(self: _Self, feats: Tensor) -> _Self:
+        raise NotImplementedError
+
+    def to(self: _Self, *args: Any, **kwargs: Any) -> _Self:
+        raise NotImplementedError
+
+    def _map_feats(self: _Self, function: Callable[[Tensor], Tensor]) -> _Self:
+        return self.replace_feats(function(self.feats))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features are."""
+        return self.feats.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the features."""
+        return self.feats.dtype
+
+    @property
+    def num_channels(self) -> int:
+        """Number of columns of the features."""
+        return self.feats.shape[1]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the features, (N, C)."""
+        return self.feats.shape
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the features are part of a graph."""
+        return self.feats.requires_grad
+
+    def cpu(self: _Self) -> _Self:
+        """Copy on the CPU (itself moved nowhere if already there)."""
+        return self.to("cpu")
+
+    def cuda(self: _Self, device: int | torch.device | None = None) -> _Self:
+        """Copy on a CUDA device, the current one by default."""
+        return self.to(torch.device("cuda") if device is None else torch.device("cuda", device))
+
+    def half(self: _Self) -> _Self:
+        """Features as float16."""
+        return self.to(torch.float16)
+
+    def bfloat16(self: _Self) -> _Self:
+        """Features as bfloat16."""
+        return self.to(torch.bfloat16)
+
+    def float(self: _Self) -> _Self:
+        """Features as float32."""
+        return self.to(torch.float32)
+
+    def double(self: _Self) -> _Self:
+        """Features as float64."""
+        return self.to(torch.float64)
+
+    def detach(self: _Self) -> _Self:
+        """The same values outside the graph."""
+        return self._map_feats(Tensor.detach)
+
+    def clone(self: _Self) -> _Self:
+        """A copy of the features; coordinates are shared, since they never change."""
+        return self._map_feats(Tensor.clone)
+
+    def requires_grad_(self: _Self, requires_grad: bool = True) -> _Self:  # noqa: FBT001, FBT002
+        """Set whether gradients reach the features; returns self, as torch does."""
+        self.feats.requires_grad_(requires_grad)
+        return self
+
+    def __len__(self) -> int:
+        return self.feats.shape[0]
+
+
+def _check_feats(function: str, feats: Tensor) -> None:
+    remedy = "Give one row of features per coordinate, (N, C)."
+    check_type(f"{function}: feats", feats, Tensor, remedy)
+    check_shape(f"{function}: feats", feats, (None, None), remedy)
+    check_dtype(f"{function}: feats", feats, _FLOATING, "Convert them with .float().")
+
+
+class SparseTensor(_Features):
+    """Features at the occupied sites of a voxel grid.
+
+    Args:
+        feats: (N, C) float32, float64, float16 or bfloat16.
+        coords: (N, 4) int32: batch, x, y, z, unique, in any order; same device. Batch in 0..1023,
+            axes in [-131072, 131071]. Not to be changed afterwards.
+        stride: tensor stride: fine voxels per site, one number or one per axis. Coordinates count
+            in sites of this stride (they are divided).
+        spatial_shape: extent (X, Y, Z) of the grid in sites, or None for an unbounded grid. With
+            one, coordinates lie in [0, extent) and strided layers clip as dense ones do.
+        batch_size: number of batch elements; by default the largest batch index plus one.
+
+    Raises:
+        TypeError: wrong type or dtype.
+        ValueError: wrong shape or device, coordinates out of range or not unique.
+
+    ``x.F``, ``x.C`` and ``x.s`` are short for ``feats``, ``coords`` and ``stride``.
+    """
+
+    __slots__ = ("_feats", "_level", "_manager")
+
+    def __init__(
+        self,
+        feats: Tensor,
+        coords: Tensor,
+        stride: int | Sequence[int] = 1,
+        spatial_shape: Sequence[int] | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        _check_feats("SparseTensor", feats)
+        check_coords("SparseTensor", coords)
+        if feats.shape[0] != coords.shape[0]:
+            refuse(
+                "SparseTensor: feats",
+                f"as many rows as coords ({coords.shape[0]})",
+                feats.shape[0],
+                "Give one row of features per coordinate.",
+            )
+        check_same_device("SparseTensor: feats", feats, coords, "coords")
+        shape = None
+        if spatial_shape is not None:
+            shape = triple("SparseTensor: spatial_shape", tuple(spatial_shape), minimum=1)
+            _check_inside(coords, shape)
+        level = Level(
+            coords,
+            triple("SparseTensor: stride", stride, minimum=1),
+            spatial_shape=shape,
+            batch_size=_batch_size(coords, batch_size),
+        )
+        _check_unique(level)
+        self._set(feats, level, CoordinateManager())
+
+    def _set(self, feats: Tensor, level: Level, manager: CoordinateManager) -> None:
+        object.__setattr__(self, "_feats", feats)
+        object.__setattr__(self, "_level", level)
+        object.__setattr__(self, "_manager", manager)
+
+    @classmethod
+    def from_level(cls, feats: Tensor, level: Level, manager: CoordinateManager) -> SparseTensor:
+        """Features on a level that is already known; one row per site.
+
+        Raises:
+            ValueError: the number of rows differs.
+        """
+        remedy = "Give one row of features per site."
+        check_shape("SparseTensor.from_level: feats", feats, (len(level), None), remedy)
+        tensor = cls.__new__(cls)
+        tensor._set(feats, level, manager)
+        return tensor
+
+    @property
+    def feats(self) -> Tensor:  # type: ignore[override]
+        """(N, C) features."""
+        feats: Tensor = self._feats
+        return feats
+
+    @property
+    def coords(self) -> Tensor:
+        """(N, 4) int32 batch, x, y, z."""
+        return self.level.coords
+
+    @property
+    def level(self) -> Level:
+        """The coordinates with what is known about them."""
+        level: Level = self._level
+        return level
+
+    @property
+    def manager(self) -> CoordinateManager:
+        """Levels and kernel maps of this forward pass."""
+        manager: CoordinateManager = self._manager
+        return manager
+
+    @property
+    def stride(self) -> Triple:
+        """Tensor stride per axis."""
+        return self.level.stride
+
+    @property
+    def spatial_shape(self) -> Triple | None:
+        """Extent of the grid in sites, or None."""
+        return self.level.spatial_shape
+
+    @property
+    def batch_size(self) -> int:
+        """Number of batch elements, empty ones included."""
+        return self.level.batch_size
+
+    F = feats
+    C = coords
+    s = stride
+
+    def __setattr__(self, name: str, value: object) -> None:
+        message = (
+            f"SparseTensor: {name} must be left as it is, got an assignment. "
+            "Use replace_feats(feats), or build a new SparseTensor(feats, coords)."
+        )
+        raise AttributeError(message)
+
+    def replace_feats(self, feats: Tensor) -> SparseTensor:
+        """Other features at the same coordinates.
+
+        Args:
+            feats: (N, C') on the device of the coordinates.
+        """
+        _check_feats("SparseTensor.replace_feats", feats)
+        check_same_device("SparseTensor.replace_feats: feats", feats, self.coords, "coords")
+        return SparseTensor.from_level(feats, self.level, self.manager)
+
+    def to(self, *args: Any, **kwargs: Any) -> SparseTensor:
+        """Move or convert, as ``torch.Tensor.to``; a dtype applies to the features only.
+
+        On another device the coordinates are copied and kernel maps are built anew.
+        """
+        feats = self.feats.to(*args, **kwargs)
+        if feats.device == self.device:
+            return SparseTensor.from_level(feats, self.level, self.manager)
+        level = Level(
+            self.coords.to(feats.device, non_blocking=bool(kwargs.get("non_blocking"))),
+            self.stride,
+            spatial_shape=self.spatial_shape,
+            batch_size=self.batch_size,
+            is_morton=self.level.is_morton,
+        )
+        return SparseTensor.from_level(feats, level, CoordinateManager())
+
+    def dense(
+        self, *, shape: Sequence[int] | None = None, origin: Sequence[int] = (0, 0, 0)
+    ) -> Tensor:
+        """The features as a dense grid, zero where there is no site. Differentiable.
+
+        Args:
+            shape: extent (X, Y, Z) of the result in sites; by default ``spatial_shape``.
+            origin: the site that becomes element (0, 0, 0).
+
+        Returns:
+            (batch_size, C, X, Y, Z).
+
+        Raises:
+            ValueError: no extent is known, or a site lies outside of it.
+        """
+        extent = shape if shape is not None else self.spatial_shape
+        if extent is None:
+            refuse(
+                "SparseTensor.dense: shape",
+                "given for a tensor without spatial_shape",
+                None,
+                "Pass shape=(X, Y, Z) and, for negative coordinates, origin=.",
+            )
+        size = triple("SparseTensor.dense: shape", tuple(extent), minimum=1)
+        start = torch.tensor([0, *origin], dtype=torch.int64, device=self.device)
+        batch, x, y, z = (self.coords.long() - start).unbind(1)
+        sites = torch.stack([x, y, z])
+        limit = torch.tensor(size, device=self.device).unsqueeze(1)
+        is_outside = ((sites < 0) | (sites >= limit)).any(0)
+        if bool(is_outside.any()):
+            row = int(is_outside.nonzero()[0])
+            refuse(
+                "SparseTensor.dense: coords",
+                f"inside the grid of shape {size} from origin {tuple(origin)}",
+                f"{self.coords[row].tolist()} in row {row}",
+                "Pass a larger shape or another origin.",
+            )
+        flat = ((batch * size[0] + x) * size[1] + y) * size[2] + z
+        cells = self.batch_size * size[0] * size[1] * size[2]
+        grid = self.feats.new_zeros((cells, self.num_channels)).index_copy(0, flat, self.feats)
+        grid = grid.view(self.batch_size, *size, self.num_channels)
+        return grid.permute(0, 4, 1, 2, 3).contiguous()
+
+    @classmethod
+    def from_dense(cls, dense: Tensor, *, stride: int | Sequence[int] = 1) -> SparseTensor:
+        """The sites of a dense grid where any channel is not zero. Differentiable.
+
+        Args:
+            dense: (B, C, X, Y, Z) floating.
+            stride: tensor stride of the result.
+
+        Returns:
+            A tensor with ``spatial_shape`` (X, Y, Z).
+        """
+        remedy = "Give (batch, channels, X, Y, Z)."
+        check_type("SparseTensor.from_dense: dense", dense, Tensor, remedy)
+        check_shape("SparseTensor.from_dense: dense", dense, (None,) * 5, remedy)
+        sites = (dense != 0).any(1).nonzero()
+        batch, x, y, z = sites.unbind(1)
+        feats = dense.permute(0, 2, 3, 4, 1)[batch, x, y, z]
+        batch_size, _, *shape = dense.shape
+        return cls(feats, sites.int(), stride, shape, batch_size)
+
+    def decompose(self) -> list[SparseTensor]:
+        """One tensor per batch element, each with batch index 0; rows keep their order."""
+        order, ptr = self.level.batch_ptr
+        parts = []
+        for begin, end in zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True):
+            rows = order[begin:end]
+            coords = self.coords[rows].clone()
+            coords[:, 0] = 0
+            level = Level(
+                coords,
+                self.stride,
+                spatial_shape=self.spatial_shape,
+                batch_size=1,
+                is_morton=self.level.is_morton or None,
+            )
+            feats = self.feats.index_select(0, rows)
+            parts.append(SparseTensor.from_level(feats, level, CoordinateManager()))
+        return parts
+
+    def __getitem__(self, mask: Tensor) -> SparseTensor:
+        """Keep the rows where the boolean mask (N,) is true (pruning)."""
+        remedy = "Index with a boolean mask over the rows, for example x[x.feats[:, 0] > 0]."
+        check_type("SparseTensor.__getitem__: mask", mask, Tensor, remedy)
+        check_shape("SparseTensor.__getitem__: mask", mask, (len(self),), remedy)
+        check_dtype("SparseTensor.__getitem__: mask", mask, (torch.bool,), remedy)
+        rows = mask.nonzero().squeeze(1)
+        level = Level(
+            self.coords.index_select(0, rows),
+            self.stride,
+            spatial_shape=self.spatial_shape,
+            batch_size=self.batch_size,
+            is_morton=self.level.is_morton or None,
+        )
+        self.manager.derive(self.level, level)
+        return SparseTensor.from_level(self.feats.index_select(0, rows), level, self.manager)
+
+    def __add__(self, other: SparseTensor | Tensor | float) -> SparseTensor:
+        return self._combine("+", other, torch.add)
+
+    def __sub__(self, other: SparseTensor | Tensor | float) -> SparseTensor:
+        return self._combine("-", other, torch.sub)
+
+    def __mul__(self, other: SparseTensor | Tensor | float) -> SparseTensor:
+        return self._combine("*", other, torch.mul)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __rsub__(self, other: Tensor | float) -> SparseTensor:
+        return (self * -1.0) + other
+
+    def __neg__(self) -> SparseTensor:
+        return self._map_feats(torch.neg)
+
+    def _combine(
+        self,
+        sign: str,
+        other: SparseTensor | Tensor | float,
+        function: Callable[[Tensor, Any], Tensor],
+    ) -> SparseTensor:
+        """Element by element; over the union of the sites where the supports differ."""
+        if not isinstance(other, SparseTensor):
+            return self.replace_feats(function(self.feats, other))
+        _check_compatible(f"SparseTensor {sign}", self, other)
+        if self.num_channels != other.num_channels:
+            refuse(
+                f"SparseTensor {sign}: operands",
+                "of one channel count",
+                f"{self.num_channels} and {other.num_channels}",
+                "Project one of them with nn.Linear.",
+            )
+        if _same_sites(self, other):
+            return self.replace_feats(function(self.feats, other.feats))
+        coords, rows, _, _ = ops.unique_coords(torch.cat([self.coords, other.coords]))
+        level = Level(
+            coords,
+            self.stride,
+            spatial_shape=self.spatial_shape or other.spatial_shape,
+            batch_size=self.batch_size,
+            is_morton=True,
+        )
+        mine, theirs = rows.split([len(self), len(other)])
+        feats = function(_spread(self.feats, mine, level), _spread(other.feats, theirs, level))
+        self.manager.derive(self.level, level)
+        return SparseTensor.from_level(feats, level, self.manager)
+
+    def __repr__(self) -> str:
+        shape = "" if self.spatial_shape is None else f", spatial_shape={self.spatial_shape}"
+        return (
+            f"SparseTensor({len(self)} sites, {self.num_channels} channels, stride={self.stride}"
+            f"{shape}, batch_size={self.batch_size}, {self.dtype}, {self.device})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "feats": self.feats,
+            "coords": self.coords,
+            "stride": self.stride,
+            "spatial_shape": self.spatial_shape,
+            "batch_size": self.batch_size,
+            "is_morton": self.level.is_morton,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        level = Level(
+            state["coords"],
+            state["stride"],
+            spatial_shape=state["spatial_shape"],
+            batch_size=state["batch_size"],
+            is_morton=state["is_morton"],
+        )
+        self._set(state["feats"], level, CoordinateManager())
+
+
+def _check_inside(coords: Tensor, shape: Triple) -> None:
+    limit = torch.tensor(shape, dtype=torch.int32, device=coords.device)
+    is_outside = ((coords[:, 1:] < 0) | (coords[:, 1:] >= limit)).any(1)
+    if bool(is_outside.any()):
+        row = int(is_outside.nonzero()[0])
+        refuse(
+            "SparseTensor: coords",
+            f"inside spatial_shape {shape}",
+            f"{coords[row].tolist()} in row {row}",
+            "Use a larger spatial_shape, or None for an unbounded grid.",
+        )
+
+
+def _batch_size(coords: Tensor, batch_size: int | None) -> int:
+    largest = int(coords[:, 0].max()) if coords.shape[0] else -1
+    if batch_size is None:
+        return max(largest + 1, 1)
+    if batch_size < 1 or largest >= batch_size:
+        refuse(
+            "SparseTensor: batch_size",
+            f"at least 1 and larger than every batch index (the largest is {largest})",
+            batch_size,
+            "Count the batch elements, empty ones included.",
+        )
+    return batch_size
+
+
+def _check_unique(level: Level) -> None:
+    if level.is_morton:
+        return
+    found = ops.hash_lookup(*level.table, level.coords)
+    rows = torch.arange(len(level), device=found.device)
+    is_repeated = found != rows
+    if bool(is_repeated.any()):
+        row = int(is_repeated.nonzero()[0])
+        refuse(
+            "SparseTensor: coords",
+            "unique",
+            f"{level.coords[row].tolist()} in rows {int(found[row])} and {row}",
+            "Merge duplicates first, for example with voxelize() or ops.unique_coords().",
+        )
+
+
+def _check_compatible(function: str, a: SparseTensor, b: SparseTensor) -> None:
+    for name in ("stride", "batch_size", "device"):
+        mine, theirs = getattr(a, name), getattr(b, name)
+        if mine != theirs:
+            refuse(
+                f"{function}: operands",
+                f"of one {name}",
+                f"{mine} and {theirs}",
+                "Bring both to the same resolution, batch and device first.",
+            )
+
+
+def _same_sites(a: SparseTensor, b: SparseTensor) -> bool:
+    return a.level is b.level or torch.equal(a.coords, b.coords)
+
+
+def _spread(feats: Tensor, rows: Tensor, level: Level) -> Tensor:
+    return feats.new_zeros((len(level), feats.shape[1])).index_copy(0, rows, feats)
+
+
+def cat(tensors: Sequence[SparseTensor]) -> SparseTensor:
+    """Concatenate the channels of tensors at the same coordinates.
+
+    Args:
+        tensors: at least one; same sites in the same order, stride, batch and device.
+
+    Returns:
+        A tensor with the coordinates and the manager of the first.
+
+    Raises:
+        ValueError: the coordinates differ.
+    """
+    if not tensors:
+        refuse("cat: tensors", "at least one SparseTensor", "none", "Pass a list of tensors.")
+    first = tensors[0]
+    for tensor in tensors:
+        remedy = "Pass a list of SparseTensors."
+        check_type("cat: tensors", tensor, SparseTensor, remedy)
+        _check_compatible("cat", first, tensor)
+        if not _same_sites(first, tensor):
+            refuse(
+                "cat: tensors",
+                "at the same coordinates in the same order",
+                f"{first!r} and {tensor!r}",
+                "Use + to join different supports, or make both with the same layers.",
+            )
+    return first.replace_feats(torch.cat([tensor.feats for tensor in tensors], dim=1))
+
+
+class PointTensor(_Features):
+    """Features of points with continuous coordinates.
+
+    Args:
+        feats: (N, C) floating.
+        coords: (N, 4) float32 or float64: batch, x, y, z in metres; or (N, 3) for one cloud.
+        batch_size: number of clouds; by default the largest batch index plus one.
+
+    Raises:
+        TypeError: wrong type or dtype.
+        ValueError: wrong shape or device, batch indices that are not whole or negative.
+    """
+
+    def __init__(self, feats: Tensor, coords: Tensor, batch_size: int | None = None) -> None:
+        _check_feats("PointTensor", feats)
+        remedy = "Give (N, 3) x, y, z or (N, 4) batch, x, y, z."
+        check_type("PointTensor: coords", coords, Tensor, remedy)
+        check_shape("PointTensor: coords", coords, (feats.shape[0], None), remedy)
+        check_dtype("PointTensor: coords", coords, (torch.float32, torch.float64), "Use .float().")
+        check_same_device("PointTensor: coords", coords, feats, "feats")
+        if coords.shape[1] == 3:
+            coords = torch.cat([coords.new_zeros((coords.shape[0], 1)), coords], dim=1)
+        check_shape("PointTensor: coords", coords, (feats.shape[0], 4), remedy)
+        batch = coords[:, 0]
+        if bool(((batch != batch.floor()) | (batch < 0)).any()):
+            refuse(
+                "PointTensor: coords",
+                "whole and not negative in column 0 (the batch index)",
+                "other values",
+                remedy,
+            )
+        self.feats = feats
+        self.coords = coords
+        largest = int(batch.max()) if len(batch) else -1
+        self.batch_size = max(largest + 1, 1) if batch_size is None else batch_size
+        if largest >= self.batch_size:
+            refuse(
+                "PointTensor: batch_size",
+                f"larger than every batch index (the largest is {largest})",
+                batch_size,
+                "Count the clouds, empty ones included.",
+            )
+
+    @property
+    def xyz(self) -> Tensor:
+        """(N, 3) metres."""
+        return self.coords[:, 1:]
+
+    @property
+    def batch(self) -> Tensor:
+        """(N,) int32 batch index."""
+        return self.coords[:, 0].int()
+
+    @property
+    def F(self) -> Tensor:  # noqa: N802 - the field's short name
+        """Short for ``feats``."""
+        return self.feats
+
+    @property
+    def C(self) -> Tensor:  # noqa: N802
+        """Short for ``coords``."""
+        return self.coords
+
+    def replace_feats(self, feats: Tensor) -> PointTensor:
+        """Other features at the same points."""
+        return PointTensor(feats, self.coords, self.batch_size)
+
+    def to(self, *args: Any, **kwargs: Any) -> PointTensor:
+        """Move or convert, as ``torch.Tensor.to``; a dtype applies to the features only."""
+        feats = self.feats.to(*args, **kwargs)
+        return PointTensor(feats, self.coords.to(feats.device), self.batch_size)
+
+    def __repr__(self) -> str:
+        return (
+            f"PointTensor({len(self)} points, {self.num_channels} channels, "
+            f"batch_size={self.batch_size}, {self.dtype}, {self.device})"
+        )
