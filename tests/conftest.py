@@ -29,9 +29,11 @@ MARKERS = {
 
 
 def pytest_configure(config):
-    """Name the markers here too, so that the suite runs under --strict-markers from anywhere."""
+    """Name the markers for --strict-markers from anywhere; one thread per xdist worker."""
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)  # the workers already fill the processor
 
 
 @pytest.fixture(

@@ -186,16 +186,21 @@ def pool_grad(feats, pairs: list[Pair], grad_out, mode: str) -> np.ndarray:
     return grad
 
 
+def _columns(coords) -> tuple[torch.Tensor, ...]:
+    """Batch, x, y, z as index tensors; an empty list of sites is fine."""
+    return torch.as_tensor(np.asarray(coords).reshape(-1, 4)).long().unbind(1)
+
+
 def scatter_dense(coords, feats: torch.Tensor, shape, batch_size: int) -> torch.Tensor:
     """(n, C) rows to a zero-filled (B, C, X, Y, Z) grid; differentiable in ``feats``."""
-    b, x, y, z = torch.as_tensor(np.asarray(coords)).long().unbind(1)
+    b, x, y, z = _columns(coords)
     grid = feats.new_zeros((batch_size, *shape, feats.shape[1]))
     return grid.index_put((b, x, y, z), feats).permute(0, 4, 1, 2, 3)
 
 
 def gather_dense(dense: torch.Tensor, coords) -> torch.Tensor:
     """The (n, C) rows of a (B, C, X, Y, Z) grid at ``coords``; differentiable."""
-    b, x, y, z = torch.as_tensor(np.asarray(coords)).long().unbind(1)
+    b, x, y, z = _columns(coords)
     return dense.permute(0, 2, 3, 4, 1)[b, x, y, z]
 
 

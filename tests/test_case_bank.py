@@ -154,7 +154,7 @@ def test_06_solid_cube_is_covered_both_ways():
     assert (back.feats > 0).all()
 
 
-@pytest.mark.parametrize(("kernel", "stride"), itertools.product(range(1, 7), range(1, 6)))
+@pytest.mark.parametrize(("kernel", "stride"), list(itertools.product(range(1, 7), range(1, 6))))
 def test_06_relation_at_the_cell_borders(kernel, stride):
     """Edges are unique and obey fine = s * coarse + tap - floor((k - 1) / 2)."""
     pad = (kernel - 1) // 2

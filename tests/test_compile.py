@@ -179,7 +179,8 @@ def test_compile_fullgraph_over_operators_of_unknown_size():
         assert torch.equal(eager, traced)
 
 
-def test_a_module_compiles_and_gives_the_same(recorded):
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace:UserWarning")
+def test_a_module_compiles_and_gives_the_same():
     """torch.compile of a whole sparse layer, graph breaks allowed, leaves its result unchanged."""
     x = harness.sparse(clouds.surface_coords(12), 4, dtype=torch.float32)
     layer = tsl.nn.Conv3d(4, 8, 3)

@@ -42,17 +42,30 @@ def grid(*axes):
     return [pytest.param(*case, id="-".join(map(label, case))) for case in itertools.product(*axes)]
 
 
+def fits(kernel, stride, padding, dilation):
+    """Whether any window fits into the box."""
+    pad = resolve(padding, kernel, dilation)
+    return min(oracle.output_shape(SHAPE, kernel, stride, dilation, pad)) > 0
+
+
 ALL = grid(KERNELS, STRIDES, PADDINGS, DILATIONS, BATCHES, GROUPS)
+FITTING = [param for param in ALL if fits(*param.values[:4])]
 NAMES = ("kernel", "stride", "padding", "dilation", "batch", "groups")
 
 
 class Case:
-    """Coordinates, weight, bias and output gradient of one grid point."""
+    """Coordinates, weight, bias and output gradient of one grid point.
+
+    Rows are shuffled for one sample and in Morton order for several, so that both ways of finding
+    sites and neighbours meet every geometry.
+    """
 
     def __init__(self, kernel, batch, groups, *, signed=False):
         make = clouds.signed_coords if signed else clouds.box_coords
         size = {} if signed else {"shape": SHAPE}
         self.coords = make(num=NUM, batch_size=batch, seed=batch, **size)
+        if batch > 1:
+            self.coords = self.coords[clouds.morton_order(self.coords)]
         self.batch, self.groups = batch, groups
         self.c_out = CHANNELS if batch == 1 else 2 * CHANNELS
         self.weight = harness.random_weight(kernel, CHANNELS, self.c_out, groups=groups)
@@ -94,8 +107,7 @@ def test_strided(device, kernel, stride, padding, dilation, batch, groups):
     """Strided and stride-1 non-submanifold convolution against dense conv3d."""
     case = Case(kernel, batch, groups)
     args = (kernel, stride, dilation, resolve(padding, kernel, dilation))
-    extent = oracle.output_shape(SHAPE, *args)
-    if min(extent) <= 0:
+    if not fits(kernel, stride, padding, dilation):
         x = case.tensor(device)
         y = tsf.conv3d(x, case.weight.to(device), submanifold=False, **named(args), groups=groups)
         assert y.shape == (0, case.c_out)
@@ -127,8 +139,8 @@ def named(args):
 def test_submanifold(device, kernel, dilation, batch, groups, order):
     """Submanifold convolution against dense conv3d with padding "same", in both row orders."""
     case = Case(kernel, batch, groups)
-    if order == "morton":
-        case.coords = case.coords[clouds.morton_order(case.coords)]
+    row_order = clouds.morton_order(case.coords)
+    case.coords = case.coords[row_order if order == "morton" else row_order.flip(0)]
     x = case.tensor(device)
     assert x.level.is_morton == (order == "morton")
     sites = oracle.sites_of(case.coords)
@@ -146,14 +158,12 @@ def test_submanifold(device, kernel, dilation, batch, groups, order):
     check(case, x, sites, expected, kernel_size=kernel, dilation=dilation)
 
 
-@pytest.mark.parametrize(NAMES, ALL)
+@pytest.mark.parametrize(NAMES, FITTING)
 def test_transposed_onto_known_sites(device, kernel, stride, padding, dilation, batch, groups):
     """Back onto the encoder's sites: found by the manager when strided, by ``target`` otherwise."""
     case = Case(kernel, batch, groups)
     args = (kernel, stride, dilation, resolve(padding, kernel, dilation))
     extent = oracle.output_shape(SHAPE, *args)
-    if min(extent) <= 0:
-        pytest.skip("no window fits: there is no coarse level")
     coarse_sites = oracle.coarse_sites(case.coords, *args, spatial_shape=SHAPE)
     fine = case.tensor(device)
     coarse = tsf.conv3d(
@@ -210,7 +220,7 @@ def test_generative(device, kernel, stride, padding, dilation, batch, groups):
 @pytest.mark.parametrize("rule", ["full", "cell"])
 def test_signed_strided(device, kernel, stride, padding, dilation, rule):
     """Negative coordinates, no spatial shape, both stride rules, against the oracle."""
-    batch, groups = (3, 1) if dilation == 2 else (1, CHANNELS)
+    batch, groups = (3, 1) if dilation == 2 and kernel != 5 else (1, CHANNELS)
     case = Case(kernel, batch, groups, signed=True)
     args = (kernel, stride, dilation, resolve(padding, kernel, dilation))
     sites = oracle.coarse_sites(case.coords, *args, rule=rule)

@@ -233,11 +233,14 @@ def weights_for(kind, channels, dtype, device):
 @pytest.mark.parametrize("kind", CONVS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_bitwise_for_any_thread_count_and_run(device, threads, kind, dtype):
-    """Forward and every gradient have the same bits with 1 and 2 threads and run to run."""
+    """Forward and every gradient have the same bits with 1 and 2 threads and run to run.
+
+    The cloud is large enough that torch's own reductions would split over threads as well.
+    """
     results = []
     for count in (1, 2, 2, 1):
         threads(count)
-        coords = clouds.surface_coords(24, batch_size=2, seed=5)
+        coords = clouds.surface_coords(48, batch_size=2, seed=5)
         stride = 2 if CONVS[kind].get("generative") else 1
         x = harness.sparse(coords, 24, dtype=dtype, device=device, stride=stride)
         if kind.startswith("transposed"):
@@ -247,6 +250,36 @@ def test_bitwise_for_any_thread_count_and_run(device, threads, kind, dtype):
     for other in results[1:]:
         for first, second in zip(results[0], other, strict=True):
             assert torch.equal(first, second)
+
+
+def test_bias_gradient_of_one_channel_for_any_thread_count(device, threads):
+    """A single long column, which torch's own sum would split by the number of threads."""
+    x = harness.sparse(clouds.surface_coords(260, seed=3), 1, dtype=torch.float32, device=device)
+    assert len(x) > 40_000
+    results = []
+    for count in (1, 2):
+        threads(count)
+        bias = torch.zeros(1, device=device, requires_grad=True)
+        y = tsf.conv3d(x, torch.ones(3, 1, 1, device=device), bias, kernel_size=(3, 1, 1))
+        results.append(torch.autograd.grad((y.feats * x.feats).sum(), bias)[0])
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("name", ["BatchNorm", "GroupNorm", "LayerNorm"])
+def test_norms_for_any_thread_count(device, threads, name):
+    """Output, running statistics and gradients in train mode have the same bits."""
+    x = harness.sparse(clouds.surface_coords(80, batch_size=2), 16, dtype=torch.float32)
+    x = x.to(device)
+    results = []
+    for count in (1, 2):
+        threads(count)
+        layer = getattr(tsl.nn, name)(*((4, 16) if name == "GroupNorm" else (16,))).to(device)
+        feats = x.feats.clone().requires_grad_()
+        y = layer(x.replace_feats(feats))
+        inputs = (feats, *layer.parameters())
+        grads = torch.autograd.grad((y.feats * x.feats).sum(), inputs)
+        results.append((y.feats, *grads, *layer.buffers()))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("kind", CONVS)

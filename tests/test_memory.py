@@ -146,6 +146,29 @@ def test_a_manager_does_not_grow_with_repeated_use():
         assert live_tensors() == before
 
 
+@pytest.mark.parametrize("make", ["prune", "union", "target"])
+def test_a_manager_lets_go_of_levels_that_nobody_holds(make):
+    """Pruned, joined and target levels of past steps do not stay alive with a reused input."""
+    x = scan(4, 24)
+    other = harness.sparse(clouds.signed_coords(50), 4, dtype=torch.float32)
+    layer = tsl.nn.Conv3d(4, 4, 3)
+
+    def step():
+        if make == "prune":
+            return layer(x[x.feats[:, 0] > 0])
+        if make == "union":
+            return layer(x + other)
+        sites = tsl.SparseTensor(other.feats, other.coords)
+        return layer(x, target=sites)
+
+    with torch.no_grad():
+        step()
+        before = live_tensors()
+        for _ in range(20):
+            step()
+        assert live_tensors() <= before + 20
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("morton", [True, False])
 def test_resident_memory_of_a_large_forward(morton):

@@ -188,13 +188,13 @@ def test_12_adding_tensors_of_other_support_is_a_union():
 
 
 def test_13_float32_is_ieee_on_a_cpu():
-    """Relative error of a long sum stays near 1e-6, far below what TF32 would leave."""
+    """A sum of 6,912 products keeps float32's precision, a hundred times what TF32 would leave."""
     coords = clouds.solid_coords((8, 8, 8))
     x = harness.sparse(coords, 256, dtype=torch.float32)
     weight = harness.random_weight(3, 256, 8, dtype=torch.float32)
     y = tsf.conv3d(x, weight, kernel_size=3)
     exact = tsf.conv3d(x.double(), weight.double(), kernel_size=3)
-    clouds.assert_close(y.feats, exact.feats, tolerance=2e-6)
+    clouds.assert_close(y.feats, exact.feats, tolerance=1e-5)
 
 
 def test_14_batch_index_beyond_the_batch_size_is_refused():

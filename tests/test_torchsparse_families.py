@@ -56,7 +56,7 @@ def kernel_seed(kernel):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64], ids=str)
-@pytest.mark.parametrize(("kernel", "stride"), itertools.product((2, 3, 5), (1, 2, 3)))
+@pytest.mark.parametrize(("kernel", "stride"), list(itertools.product((2, 3, 5), (1, 2, 3))))
 @pytest.mark.parametrize("batch", [1, 3])
 def test_family_1_the_nine_cases(device, kernel, stride, dtype, batch):
     """k x s of their test_single_layer, each judged alone and not by the average of eighteen."""
@@ -67,7 +67,7 @@ def test_family_1_the_nine_cases(device, kernel, stride, dtype, batch):
 CHANNELS = (1, 3, 4, 5, 8, 16, 31, 64)
 
 
-@pytest.mark.parametrize(("c_in", "c_out"), itertools.product(CHANNELS, CHANNELS))
+@pytest.mark.parametrize(("c_in", "c_out"), list(itertools.product(CHANNELS, CHANNELS)))
 def test_family_1_channel_tails(device, c_in, c_out):
     """All pairs of odd and even channel counts."""
     run_against_dense(device, 3, 2, 1, c_in=c_in, c_out=c_out)
@@ -283,7 +283,9 @@ def test_family_7_nearest_devoxelize(device):
     coarse = tsf.avg_pool3d(voxels, kernel_size=2)
     parents = torch.cat([coords[:, :1], (coords[:, 1:] / 1.0).floor()], 1).int()
     rows = clouds.row_lookup(coarse.coords.cpu(), parents)
-    assert torch.equal(tsl.devoxelize(coarse, points, 0.5, mode="nearest"), coarse.feats[rows.to(device)])
+    assert torch.equal(
+        tsl.devoxelize(coarse, points, 0.5, mode="nearest"), coarse.feats[rows.to(device)]
+    )
     kept = voxels[voxels.coords[:, 1] >= 0]
     out = tsl.devoxelize(kept, points, 0.5, mode="nearest")
     assert (out[coords[:, 1] < 0] == 0).all()

@@ -49,12 +49,12 @@ class HashTable:
     def __init__(self, coords: Tensor) -> None:
         check_coords("HashTable", coords)
         self._coords = coords
-        self._keys, self._rows = ops.hash_build(coords)
+        self._table = ops.hash_build(coords)
 
     @property
-    def arrays(self) -> tuple[Tensor, Tensor]:
-        """Packed keys and their rows, (capacity + 1,) each."""
-        return self._keys, self._rows
+    def arrays(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Packed keys, their rows and the filter, see :func:`~torchsparse_lite.ops.hash_build`."""
+        return self._table
 
     def lookup(self, coords: Tensor) -> Tensor:
         """Row of each coordinate, -1 where it is not in the table.
@@ -76,7 +76,7 @@ class HashTable:
                 coords.device,
                 "Move them with .to().",
             )
-        return ops.hash_lookup(self._keys, self._rows, coords)
+        return ops.hash_lookup(self._table, coords)
 
     def insert(self, coords: Tensor) -> HashTable:
         """A new table of these coordinates behind the ones already there; rows are numbered on."""
@@ -85,11 +85,11 @@ class HashTable:
 
     def __len__(self) -> int:
         """Number of distinct coordinates."""
-        return int((self._rows >= 0).sum())
+        return int((self._table[1] >= 0).sum())
 
     def __repr__(self) -> str:
-        capacity = self._keys.shape[0] - 1
-        return f"HashTable({len(self)} coordinates, {capacity} slots, {self._keys.device})"
+        capacity = self._table[0].shape[0] - 1
+        return f"HashTable({len(self)} coordinates, {capacity} slots, {self._coords.device})"
 
 
 class _Cells(NamedTuple):
@@ -142,8 +142,8 @@ class Level:
         return self._coords
 
     @cached_property
-    def table(self) -> tuple[Tensor, Tensor]:
-        """Hash table of the coordinates: packed keys and rows."""
+    def table(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Hash table of the coordinates, see :func:`~torchsparse_lite.ops.hash_build`."""
         return ops.hash_build(self.coords)
 
     @cached_property
@@ -179,11 +179,7 @@ class Level:
 
     def search_same(self, geometry: ConvGeometry) -> NeighborTable:
         """Neighbours among this level's own sites, by hashing."""
-        is_symmetric = all(size % 2 == 1 for size in geometry.kernel_size)
-        found = ops.neighbors_search(
-            self.coords, self.table, geometry.triples, is_symmetric=is_symmetric
-        )
-        return NeighborTable(*found)
+        return NeighborTable(*ops.neighbors_search(self.coords, self.table, geometry.triples))
 
     def __len__(self) -> int:
         return self._coords.shape[0]
@@ -346,10 +342,23 @@ class CoordinateManager:
             rows = torch.arange(len(fine), dtype=torch.int32, device=fine.coords.device)
             mask = cells.child_mask.to(torch.int32).unsqueeze(1)
             neighbors = NeighborTable(mask, cells.child_ptr.long(), rows)
-        else:
-            found = ops.neighbors_search(coarse.coords, fine.table, geometry.triples)
+            return KernelMap.from_neighbors(neighbors, geometry, num_in=len(fine))
+        if _windows_per_site(geometry) * len(fine) < geometry.kernel_volume * len(coarse):
+            found = ops.neighbors_search(
+                fine.coords, coarse.table, geometry.triples, inverse=True
+            )
             neighbors = NeighborTable(*found)
+            return KernelMap.from_neighbors(neighbors, geometry, num_in=len(coarse)).transposed
+        neighbors = NeighborTable(
+            *ops.neighbors_search(coarse.coords, fine.table, geometry.triples)
+        )
         return KernelMap.from_neighbors(neighbors, geometry, num_in=len(fine))
+
+
+def _windows_per_site(geometry: ConvGeometry) -> int:
+    """How many coarse windows can hold one fine site, at most."""
+    counts = [-(-k // s) for k, s in zip(geometry.kernel_size, geometry.stride, strict=True)]
+    return counts[0] * counts[1] * counts[2]
 
 
 def _times(a: Triple, b: Triple) -> Triple:

@@ -471,7 +471,7 @@ def _batch_size(coords: Tensor, batch_size: int | None) -> int:
 def _check_unique(level: Level) -> None:
     if level.is_morton:
         return
-    found = ops.hash_lookup(*level.table, level.coords)
+    found = ops.hash_lookup(level.table, level.coords)
     rows = torch.arange(len(level), device=found.device)
     is_repeated = found != rows
     if bool(is_repeated.any()):

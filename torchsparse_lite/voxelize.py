@@ -127,7 +127,7 @@ def devoxelize(
     cell = tuple(size * step for size, step in zip(sizes, voxels.stride, strict=True))
     if mode == "nearest":
         coords = _quantized("devoxelize", points, cell, origin=origin, precision=points.coords.dtype)
-        row = ops.hash_lookup(*voxels.level.table, coords).unsqueeze(1)
+        row = ops.hash_lookup(voxels.level.table, coords).unsqueeze(1)
         weight = voxels.feats.new_ones(row.shape)
         return ops.interpolate(voxels.feats, row, weight)
     index, weight = _trilinear(voxels, points, cell, origin=origin, anchor=anchor)
@@ -159,7 +159,7 @@ def _trilinear(
     for corner in _CORNERS:
         offset = torch.tensor(corner, dtype=torch.int32, device=site.device)
         coords = torch.cat([batch, site + offset], dim=1)
-        rows.append(ops.hash_lookup(*voxels.level.table, coords))
+        rows.append(ops.hash_lookup(voxels.level.table, coords))
         weights.append(torch.where(offset.bool(), fraction, 1 - fraction).prod(1))
     index = torch.stack(rows, dim=1)
     return index, torch.stack(weights, dim=1) * (index >= 0)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "bind/hash_table.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 
 #include "bind/module.h"
@@ -13,15 +15,19 @@
 
 namespace tsl::bind {
 
-HashTableView table_of(const TensorView& keys, const TensorView& rows, const char* function,
-                       dlpack::DeviceType device) {
-  const int64_t slots = keys.shape[0];
+HashTableView table_of(const TableTensors& tensors, const char* function, dlpack::DeviceType device) {
+  const auto& [keys, rows, filter] = tensors;
   keys.expect(message(function, ": keys").c_str(), DType::kInt64, {-1}, device);
+  const int64_t slots = keys.shape[0];
+  const int64_t capacity = slots - 1;
+  TSL_CHECK(capacity >= 32 / kFilterBitsPerSlot && (capacity & (capacity - 1)) == 0, ValueError,
+            function, ": keys must have 2^n + 1 slots, got ", slots,
+            ". Build the table with hash_build.");
   rows.expect(message(function, ": rows").c_str(), DType::kInt32, {slots}, device);
-  const uint64_t capacity = static_cast<uint64_t>(slots - 1);
-  TSL_CHECK(slots > 1 && (capacity & (capacity - 1)) == 0, ValueError, function,
-            ": keys must have 2^n + 1 slots, got ", slots, ". Build the table with hash_build.");
-  return HashTableView{keys.as<uint64_t>(), rows.as<int32_t>(), capacity};
+  filter.expect(message(function, ": filter").c_str(), DType::kInt32,
+                {capacity * kFilterBitsPerSlot / 32}, device);
+  return HashTableView{keys.as<uint64_t>(), rows.as<int32_t>(), filter.as<uint32_t>(),
+                       static_cast<uint64_t>(capacity)};
 }
 
 namespace {
@@ -30,11 +36,11 @@ dlpack::DeviceType device_of(const TensorView& view) {
   return view.device.type == dlpack::kCuda ? dlpack::kCuda : dlpack::kCpu;
 }
 
-void hash_build(const TensorView& coords, const TensorView& keys, const TensorView& rows, int threads) {
+void hash_build(const TensorView& coords, const TableTensors& tensors, int threads) {
   const dlpack::DeviceType device = device_of(coords);
   const int64_t count = coords.shape[0];
   coords.expect("hash_build: coords", DType::kInt32, {-1, 4}, device);
-  const HashTableView table = table_of(keys, rows, "hash_build", device);
+  const HashTableView table = table_of(tensors, "hash_build", device);
   TSL_CHECK(table.capacity >= hash_capacity(static_cast<uint64_t>(count)), ValueError,
             "hash_build: keys must have room for twice the coordinates, got ", table.capacity,
             " slots for ", count, ". Allocate hash_capacity(n) + 1.");
@@ -52,16 +58,17 @@ void hash_build(const TensorView& coords, const TensorView& keys, const TensorVi
   const py::gil_scoped_release release;
   std::fill(table.keys, table.keys + table.capacity + 1, kEmptyKey);
   std::fill(table.rows, table.rows + table.capacity + 1, kNoRow);
+  std::fill(table.filter, table.filter + table.capacity * kFilterBitsPerSlot / 32, 0u);
   cpu::for_each(count, threads, insert);
 }
 
-void hash_lookup(const TensorView& keys, const TensorView& rows, const TensorView& coords,
-                 const TensorView& found, int threads) {
+void hash_lookup(const TableTensors& tensors, const TensorView& coords, const TensorView& found,
+                 int threads) {
   const dlpack::DeviceType device = device_of(coords);
   const int64_t count = coords.shape[0];
   coords.expect("hash_lookup: coords", DType::kInt32, {-1, 4}, device);
   found.expect("hash_lookup: found", DType::kInt64, {count}, device);
-  const HashTableView table = table_of(keys, rows, "hash_lookup", device);
+  const HashTableView table = table_of(tensors, "hash_lookup", device);
   const HashLookup lookup{coords.as<Coord>(), table, found.as<int64_t>()};
 #ifdef TSL_WITH_CUDA
   if (device == dlpack::kCuda) {
@@ -81,10 +88,9 @@ void hash_lookup(const TensorView& keys, const TensorView& rows, const TensorVie
 
 void register_hash_table(py::module_& module) {
   module.def("hash_capacity", &hash_capacity, py::arg("count"));
-  module.def("hash_build", &hash_build, py::arg("coords"), py::arg("keys"), py::arg("rows"),
+  module.def("hash_build", &hash_build, py::arg("coords"), py::arg("table"), py::arg("threads"));
+  module.def("hash_lookup", &hash_lookup, py::arg("table"), py::arg("coords"), py::arg("found"),
              py::arg("threads"));
-  module.def("hash_lookup", &hash_lookup, py::arg("keys"), py::arg("rows"), py::arg("coords"),
-             py::arg("found"), py::arg("threads"));
 }
 
 }  // namespace tsl::bind

@@ -12,33 +12,38 @@
 namespace tsl::bind {
 namespace {
 
-/// Runs the two sweeps of a search; `mask` and `ptr` are the caller's, rows come from the allocator.
+/// Runs a search; `mask` and `ptr` are the caller's, the rows come from the allocator.
 template <class Search>
 void run_search(const Search& search, const TensorView& mask, const TensorView& ptr,
                 const py::function& allocator, int threads) {
   uint32_t* const mask_data = mask.as<uint32_t>();
   int64_t* const ptr_data = ptr.as<int64_t>();
+  cpu::RowBlocks blocks;
   {
     const py::gil_scoped_release release;
-    search.count(mask_data, ptr_data, threads);
+    blocks = search.run(mask_data, ptr_data, threads);
   }
   const int64_t pairs = ptr_data[ptr.shape[0] - 1];
   const auto [rows] = allocate<1>(allocator, pairs);
   int32_t* const row_data = rows.expect("neighbors: rows", DType::kInt32, {pairs}).as<int32_t>();
   const py::gil_scoped_release release;
-  search.fill(mask_data, ptr_data, row_data, threads);
+  cpu::join(blocks, row_data, threads);
 }
 
-void neighbors_search(const TensorView& coords, const TensorView& keys, const TensorView& rows,
-                      const GeometryTriples& geometry, bool is_symmetric, const TensorView& mask,
+void neighbors_search(const TensorView& coords, const TableTensors& table,
+                      const GeometryTriples& geometry, bool inverse, const TensorView& mask,
                       const TensorView& ptr, const py::function& allocator, int threads) {
   const int64_t count = coords.shape[0];
   const ConvGeometry g = geometry_of(geometry);
+  const Coord* const sites = coords.coords("neighbors_search: coords");
+  const HashTableView view = table_of(table, "neighbors_search", dlpack::kCpu);
   mask.expect("neighbors_search: mask", DType::kInt32, {count, mask_words(g.kernel_volume())});
   ptr.expect("neighbors_search: ptr", DType::kInt64, {count + 1});
-  const cpu::HashSearch search{coords.coords("neighbors_search: coords"), count,
-                               table_of(keys, rows, "neighbors_search", dlpack::kCpu), g, is_symmetric};
-  run_search(search, mask, ptr, allocator, threads);
+  if (inverse) {
+    run_search(cpu::InverseSearch{sites, count, view, g}, mask, ptr, allocator, threads);
+  } else {
+    run_search(cpu::HashSearch{sites, count, view, g}, mask, ptr, allocator, threads);
+  }
 }
 
 NeighborTable table_of(const TensorView& mask, const TensorView& ptr, const TensorView& rows,
@@ -117,9 +122,9 @@ void tile_pairs(const TensorView& out_index, const TensorView& tap_ptr, int64_t 
 }  // namespace
 
 void register_neighbors(py::module_& module) {
-  module.def("neighbors_search", &neighbors_search, py::arg("coords"), py::arg("keys"),
-             py::arg("rows"), py::arg("geometry"), py::arg("is_symmetric"), py::arg("mask"),
-             py::arg("ptr"), py::arg("allocate"), py::arg("threads"));
+  module.def("neighbors_search", &neighbors_search, py::arg("coords"), py::arg("table"),
+             py::arg("geometry"), py::arg("inverse"), py::arg("mask"), py::arg("ptr"),
+             py::arg("allocate"), py::arg("threads"));
   module.def("neighbors_descend", &neighbors_descend, py::arg("cell_mask"), py::arg("cell_ptr"),
              py::arg("cell_rows"), py::arg("child_ptr"), py::arg("child_mask"), py::arg("mask"),
              py::arg("ptr"), py::arg("allocate"), py::arg("threads"));

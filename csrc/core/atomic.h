@@ -14,6 +14,8 @@ TSL_HOST_DEVICE uint64_t atomic_claim(uint64_t* word, uint64_t expected, uint64_
 #ifdef __CUDA_ARCH__
   return atomicCAS(reinterpret_cast<unsigned long long*>(word), expected, desired);
 #else
+  const uint64_t seen = __atomic_load_n(word, __ATOMIC_RELAXED);
+  if (seen != expected) return seen;
   __atomic_compare_exchange_n(word, &expected, desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   return expected;
 #endif

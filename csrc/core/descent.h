@@ -54,6 +54,27 @@ TSL_HOST_DEVICE BlockPart block_part(int tap) {
   return part;
 }
 
+/// One cell of the block, seen from the parent.
+struct BlockCell {
+  int cell_tap;             // which neighbour of the parent holds it
+  uint32_t octants_before;  // that neighbour's children that come before it
+};
+
+/// The cell that the child in `octant` sees through `tap`.
+TSL_HOST_DEVICE BlockCell block_cell(int octant, int tap) {
+  const int d[3] = {tap / 9 - 1, tap / 3 % 3 - 1, tap % 3 - 1};
+  const int o[3] = {octant >> 2, octant >> 1 & 1, octant & 1};
+  BlockCell cell{0, 0};
+  int child = 0;
+  for (int axis = 0; axis < 3; ++axis) {
+    const int position = o[axis] + d[axis] + 2;  // 1..4; 2 and 3 are the parent's own children
+    cell.cell_tap = 3 * cell.cell_tap + position / 2;
+    child = 2 * child + position % 2;
+  }
+  cell.octants_before = (1u << child) - 1u;
+  return cell;
+}
+
 /// How far to shift the block right so that the window of the child in `octant` starts at bit 0.
 TSL_HOST_DEVICE int window_shift(int octant) {
   return 16 * (octant >> 2) + 4 * (octant >> 1 & 1) + (octant & 1);

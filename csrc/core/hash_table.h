@@ -6,7 +6,10 @@
 // compared, never hashes. The key that looks like "empty" is a legal coordinate (the last of all);
 // it lives in one extra slot behind the table.
 //
-// Memory: 12 bytes a slot, 24 to 48 bytes a key.
+// Most lookups of a neighbour search miss. A filter of eight bits a slot, indexed by other bits of the
+// same hash, turns away 9 misses of 10 and more with one read from a small array.
+//
+// Memory: 13 bytes a slot, 26 to 52 bytes a key.
 #pragma once
 
 #include <cstdint>
@@ -19,21 +22,31 @@ namespace tsl {
 constexpr uint64_t kEmptyKey = ~uint64_t{0};
 constexpr int32_t kNoRow = -1;
 
+constexpr uint64_t kSplitmixFirst = 0xbf58476d1ce4e5b9ULL;
+constexpr uint64_t kSplitmixSecond = 0x94d049bb133111ebULL;
+
 TSL_HOST_DEVICE uint64_t splitmix64(uint64_t v) {
   v ^= v >> 30;
-  v *= 0xbf58476d1ce4e5b9ULL;
+  v *= kSplitmixFirst;
   v ^= v >> 27;
-  v *= 0x94d049bb133111ebULL;
+  v *= kSplitmixSecond;
   v ^= v >> 31;
   return v;
 }
 
+constexpr int kFilterBitsPerSlot = 8;
+constexpr int kFilterShift = 24;  // the filter's index starts at this bit of the hash
+
 struct HashTableView {
   uint64_t* keys;     // (capacity + 1,) filled with kEmptyKey before the first insert
   int32_t* rows;      // (capacity + 1,) filled with kNoRow
+  uint32_t* filter;   // (capacity * kFilterBitsPerSlot / 32,) zeros
   uint64_t capacity;  // a power of two
 
-  TSL_HOST_DEVICE uint64_t home(uint64_t key) const { return splitmix64(key) & (capacity - 1); }
+  TSL_HOST_DEVICE uint64_t home(uint64_t hash) const { return hash & (capacity - 1); }
+  TSL_HOST_DEVICE uint64_t filter_bit(uint64_t hash) const {
+    return (hash >> kFilterShift) & (capacity * kFilterBitsPerSlot - 1);
+  }
 
   /// Adds key -> row; of equal keys the smallest row stays, whatever the order of the calls.
   /// Safe from many threads at once. False when the table is full.
@@ -42,7 +55,10 @@ struct HashTableView {
       atomic_min_row(rows + capacity, row);
       return true;
     }
-    uint64_t slot = home(key);
+    const uint64_t hash = splitmix64(key);
+    const uint64_t bit = filter_bit(hash);
+    atomic_or(filter + bit / 32, 1u << (bit % 32));
+    uint64_t slot = home(hash);
     for (uint64_t probe = 0; probe < capacity; ++probe) {
       const uint64_t found = atomic_claim(keys + slot, kEmptyKey, key);
       if (found == kEmptyKey || found == key) {
@@ -57,7 +73,11 @@ struct HashTableView {
   /// Row of the key, or kNoRow. Not to be mixed with concurrent inserts.
   TSL_HOST_DEVICE int32_t find(uint64_t key) const {
     if (key == kEmptyKey) return rows[capacity];
-    uint64_t slot = home(key);
+    return find_from(home(splitmix64(key)), key);
+  }
+
+  /// The same for a key that is not kEmptyKey and whose home is known.
+  TSL_HOST_DEVICE int32_t find_from(uint64_t slot, uint64_t key) const {
     for (uint64_t probe = 0; probe < capacity; ++probe) {
       if (keys[slot] == key) return rows[slot];
       if (keys[slot] == kEmptyKey) return kNoRow;

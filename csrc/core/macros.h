@@ -5,5 +5,6 @@
 #ifdef __CUDACC__
 #define TSL_HOST_DEVICE __host__ __device__ __forceinline__
 #else
-#define TSL_HOST_DEVICE inline
+// Always inlined, so that no copy compiled for one instruction set can be linked into code for another.
+#define TSL_HOST_DEVICE inline __attribute__((always_inline))
 #endif

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "core/bits.h"
 #include "core/macros.h"
 
 namespace tsl {
@@ -13,30 +14,6 @@ namespace tsl {
 constexpr int kMaskBits = 32;
 
 TSL_HOST_DEVICE int mask_words(int kernel_volume) { return (kernel_volume + kMaskBits - 1) / kMaskBits; }
-
-TSL_HOST_DEVICE int count_bits(uint32_t bits) {
-#ifdef __CUDA_ARCH__
-  return __popc(bits);
-#else
-  return __builtin_popcount(bits);
-#endif
-}
-
-TSL_HOST_DEVICE int lowest_bit(uint32_t bits) {
-#ifdef __CUDA_ARCH__
-  return __ffs(static_cast<int>(bits)) - 1;
-#else
-  return __builtin_ctz(bits);
-#endif
-}
-
-TSL_HOST_DEVICE int lowest_bit(uint64_t bits) {
-#ifdef __CUDA_ARCH__
-  return __ffsll(static_cast<long long>(bits)) - 1;
-#else
-  return __builtin_ctzll(bits);
-#endif
-}
 
 /// Read-only view; all arrays belong to the caller.
 struct NeighborTable {

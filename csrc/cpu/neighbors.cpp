@@ -8,11 +8,12 @@
 
 #include "core/descent.h"
 #include "cpu/parallel.h"
+#include "cpu/simd/kernels.h"
 
 namespace tsl::cpu {
 namespace {
 
-constexpr int64_t kSearchBlock = 512;
+constexpr int64_t kSearchBlock = 2048;
 
 /// Counts in ptr[1..] become offsets.
 void accumulate(int64_t* ptr, int64_t count) {
@@ -20,41 +21,71 @@ void accumulate(int64_t* ptr, int64_t count) {
   for (int64_t i = 0; i < count; ++i) ptr[i + 1] += ptr[i];
 }
 
-/// Turns a tap into a step of the packed key, with a slow path for sites near the end of the range.
-class TapProbe {
+/// Collects the input rows of one block.
+class RowWriter {
  public:
-  explicit TapProbe(const ConvGeometry& geometry) : geometry_(geometry) {
-    const int volume = geometry.kernel_volume();
-    steps_.reserve(static_cast<size_t>(volume));
-    taps_.reserve(static_cast<size_t>(volume));
-    for (int k = 0; k < volume; ++k) {
+  explicit RowWriter(std::vector<int32_t>* rows) : rows_(rows) {}
+
+  /// Room for `count` more rows behind those that are there.
+  int32_t* reserve(int count) {
+    if (rows_->size() < used_ + static_cast<size_t>(count)) {
+      rows_->resize(std::max(2 * rows_->size(), used_ + static_cast<size_t>(count)));
+    }
+    return rows_->data() + used_;
+  }
+
+  void advance(int count) { used_ += static_cast<size_t>(count); }
+
+  /// Of the reserved rows those whose bit is set move together and stay; returns their number.
+  int keep(uint32_t bits) {
+    int32_t* const rows = rows_->data() + used_;
+    int kept = 0;
+    for (; bits; bits &= bits - 1) rows[kept++] = rows[lowest_bit(bits)];
+    advance(kept);
+    return kept;
+  }
+
+  ~RowWriter() { rows_->resize(used_); }
+
+ private:
+  std::vector<int32_t>* rows_;
+  size_t used_ = 0;
+};
+
+/// search(item, writer) for every item, in blocks handed out to threads; it leaves the number of
+/// neighbours of each output row in ptr[row + 1], which then become offsets.
+template <class Search>
+RowBlocks search_blocks(int64_t items, int64_t num_out, int64_t* ptr, int threads,
+                        const Search& search) {
+  RowBlocks blocks(static_cast<size_t>((items + kSearchBlock - 1) / kSearchBlock));
+  parallel_tasks(static_cast<int64_t>(blocks.size()), threads, [&](int64_t block, int) {
+    RowWriter writer(&blocks[static_cast<size_t>(block)]);
+    const int64_t end = std::min(items, (block + 1) * kSearchBlock);
+    for (int64_t item = block * kSearchBlock; item < end; ++item) search(item, writer);
+  });
+  accumulate(ptr, num_out);
+  return blocks;
+}
+
+/// Looks up the windows of coarse sites in a hash table.
+class WindowLookup {
+ public:
+  WindowLookup(const ConvGeometry& geometry, const HashTableView& table)
+      : geometry_(geometry), table_(table), filter_keys_(simd_kernels().filter_keys) {
+    for (int k = 0; k < geometry.kernel_volume(); ++k) {
       const Tap tap = geometry.tap(k);
       taps_.push_back(tap);
       steps_.push_back(packed_key_step(geometry.fine_axis(0, 0, tap.x),
                                        geometry.fine_axis(1, 0, tap.y),
                                        geometry.fine_axis(2, 0, tap.z)));
     }
+    steps_.resize(steps_.size() + kMaskBits, steps_.back());  // read, but not used
   }
 
-  /// The window of one coarse site.
   struct Window {
-    const TapProbe* probe;
     Coord coarse;
-    uint64_t key;    // packed key of the fine site at tap offset zero, if the window is interior
-    bool interior;   // no tap leaves the range
-
-    /// False when the tap's fine site is out of range.
-    bool key_at(int tap, uint64_t* fine_key) const {
-      const size_t t = static_cast<size_t>(tap);
-      if (interior) {
-        *fine_key = key + probe->steps_[t];
-        return true;
-      }
-      Coord fine;
-      if (!probe->geometry_.fine_from_coarse(coarse, probe->taps_[t], &fine)) return false;
-      *fine_key = packed_key(fine);
-      return true;
-    }
+    uint64_t key;   // packed key of the fine site at step zero, if the window is interior
+    bool interior;  // every tap is in range, and none has the key that marks an empty slot
   };
 
   Window window(const Coord& coarse) const {
@@ -63,13 +94,44 @@ class TapProbe {
     const ConvGeometry& g = geometry_;
     const Tap last{g.kernel_size[0] - 1, g.kernel_size[1] - 1, g.kernel_size[2] - 1};
     const bool interior = g.fine_from_coarse(coarse, Tap{0, 0, 0}, &low) &&
-                          g.fine_from_coarse(coarse, last, &high);
-    const uint64_t key = interior ? packed_key(low) - steps_.front() : 0;
-    return Window{this, coarse, key, interior};
+                          g.fine_from_coarse(coarse, last, &high) && high.x < kAxisMax;
+    return Window{coarse, interior ? packed_key(low) - steps_.front() : 0, interior};
+  }
+
+  /// Row of the fine site behind one tap, or kNoRow.
+  int32_t find(const Window& window, int tap) const {
+    const size_t t = static_cast<size_t>(tap);
+    if (window.interior) return table_.find(window.key + steps_[t]);
+    Coord fine;
+    const bool in_range = geometry_.fine_from_coarse(window.coarse, taps_[t], &fine);
+    return in_range ? table_.find(packed_key(fine)) : kNoRow;
+  }
+
+  /// Which of the taps [first, last), at most 32, have an input (bit 0 is `first`), and their rows.
+  uint32_t find_all(const Window& window, int first, int last, int32_t rows[kMaskBits]) const {
+    uint32_t hits = 0;
+    const auto take = [&](int i, int32_t row) {
+      rows[i] = row;
+      hits |= static_cast<uint32_t>(row >= 0) << i;
+    };
+    if (!window.interior) {
+      for (int i = 0; i < last - first; ++i) take(i, find(window, first + i));
+      return hits;
+    }
+    Probes probes;
+    const uint64_t* const steps = steps_.data() + first;
+    uint32_t passed = filter_keys_(table_, window.key, steps, last - first, &probes);
+    for (; passed; passed &= passed - 1) {
+      const int i = lowest_bit(passed);
+      take(i, table_.find_from(probes.homes[i], probes.keys[i]));
+    }
+    return hits;
   }
 
  private:
   ConvGeometry geometry_;
+  HashTableView table_;
+  decltype(SimdKernels::filter_keys) filter_keys_;
   std::vector<uint64_t> steps_;
   std::vector<Tap> taps_;
 };
@@ -86,122 +148,109 @@ struct ChildBlocks : std::array<uint64_t, 256> {
   }
 };
 
+/// Where a child of octant o finds its neighbour through a tap.
+struct Windows : std::array<std::array<BlockCell, kDescentTaps>, 8> {
+  Windows() {
+    for (int octant = 0; octant < 8; ++octant) {
+      for (int tap = 0; tap < kDescentTaps; ++tap) {
+        (*this)[static_cast<size_t>(octant)][static_cast<size_t>(tap)] = block_cell(octant, tap);
+      }
+    }
+  }
+};
+
 const BlockParts kBlockParts;
 const ChildBlocks kChildBlocks;
-
-/// visit(part, neighbour cell) for the up to 27 neighbours of `cell`, itself included.
-template <class Visit>
-void for_each_part(const Descent& descent, int64_t cell, const Visit& visit) {
-  descent.cells.for_each(cell, [&](int tap, int32_t neighbor) {
-    visit(kBlockParts[static_cast<size_t>(tap)], neighbor);
-  });
-}
+const Windows kWindows;
 
 }  // namespace
 
-void HashSearch::count(uint32_t* mask, int64_t* ptr, int threads) const {
-  const TapProbe probe(geometry);
+RowBlocks HashSearch::run(uint32_t* mask, int64_t* ptr, int threads) const {
+  const WindowLookup lookup(geometry, fine);
   const int volume = geometry.kernel_volume();
   const int words = mask_words(volume);
-  std::fill(mask, mask + num_coarse * words, 0u);
-  const auto set = [&](int64_t row, int tap) {
-    uint32_t* const word = mask + row * words + tap / kMaskBits;
-    const uint32_t bit = 1u << (tap % kMaskBits);
-    if (threads > 1 && is_symmetric) {
-      atomic_or(word, bit);
-    } else {
-      *word |= bit;
-    }
-  };
-  const int centre = volume / 2;
-  const int probed = is_symmetric ? centre : volume;
-  const int64_t blocks = (num_coarse + kSearchBlock - 1) / kSearchBlock;
-  parallel_tasks(blocks, threads, [&](int64_t block, int) {
-    const int64_t end = std::min(num_coarse, (block + 1) * kSearchBlock);
-    for (int64_t row = block * kSearchBlock; row < end; ++row) {
-      const TapProbe::Window window = probe.window(coarse[row]);
-      if (is_symmetric) set(row, centre);
-      for (int tap = 0; tap < probed; ++tap) {
-        uint64_t key;
-        if (!window.key_at(tap, &key)) continue;
-        const int32_t found = fine.find(key);
-        if (found < 0) continue;
-        set(row, tap);
-        if (is_symmetric) set(found, volume - 1 - tap);
-      }
-    }
-  });
-  tsl::cpu::for_each(num_coarse, threads, [&](int64_t row) {
+  return search_blocks(num_coarse, num_coarse, ptr, threads, [&](int64_t row, RowWriter& rows) {
+    const WindowLookup::Window window = lookup.window(coarse[row]);
     int64_t neighbors = 0;
-    for (int w = 0; w < words; ++w) neighbors += count_bits(mask[row * words + w]);
+    for (int first = 0; first < volume; first += kMaskBits) {
+      const int last = std::min(first + kMaskBits, volume);
+      const uint32_t hits = lookup.find_all(window, first, last, rows.reserve(kMaskBits));
+      mask[row * words + first / kMaskBits] = hits;
+      neighbors += rows.keep(hits);
+    }
     ptr[row + 1] = neighbors;
   });
-  accumulate(ptr, num_coarse);
 }
 
-void HashSearch::fill(const uint32_t* mask, const int64_t* ptr, int32_t* rows, int threads) const {
-  const TapProbe probe(geometry);
-  const int volume = geometry.kernel_volume();
-  const NeighborTable table{mask, ptr, rows, mask_words(volume)};
-  const int centre = volume / 2;
-  const int64_t blocks = (num_coarse + kSearchBlock - 1) / kSearchBlock;
-  parallel_tasks(blocks, threads, [&](int64_t block, int) {
-    const int64_t end = std::min(num_coarse, (block + 1) * kSearchBlock);
-    for (int64_t row = block * kSearchBlock; row < end; ++row) {
-      const TapProbe::Window window = probe.window(coarse[row]);
-      int64_t next = ptr[row];
-      for (int w = 0; w < table.words; ++w) {
-        for (uint32_t bits = mask[row * table.words + w]; bits; bits &= bits - 1, ++next) {
-          const int tap = w * kMaskBits + lowest_bit(bits);
-          if (is_symmetric && tap > centre) continue;  // written by its mirror image
-          uint64_t key = 0;
-          window.key_at(tap, &key);
-          const int32_t found = fine.find(key);
-          rows[next] = found;
-          if (is_symmetric && tap < centre) {
-            rows[ptr[found] + table.rank(found, volume - 1 - tap)] = static_cast<int32_t>(row);
-          }
+RowBlocks InverseSearch::run(uint32_t* mask, int64_t* ptr, int threads) const {
+  const ConvGeometry& g = geometry;
+  const int words = mask_words(g.kernel_volume());
+  std::fill(mask, mask + num_fine * words, 0u);
+  return search_blocks(num_fine, num_fine, ptr, threads, [&](int64_t row, RowWriter& rows) {
+    const Coord& site = fine[row];
+    int64_t neighbors = 0;
+    const auto look_up = [&](int tap, int64_t x, int64_t y, int64_t z) {
+      if (!axis_in_range(x) || !axis_in_range(y) || !axis_in_range(z)) return;
+      const Coord seen_from{site.batch, static_cast<int32_t>(x), static_cast<int32_t>(y),
+                            static_cast<int32_t>(z)};
+      const int32_t found = coarse.find(packed_key(seen_from));
+      if (found < 0) return;
+      mask[row * words + tap / kMaskBits] |= 1u << (tap % kMaskBits);
+      *rows.reserve(1) = found;
+      rows.advance(1);
+      ++neighbors;
+    };
+    for (int tap_x = 0; tap_x < g.kernel_size[0]; ++tap_x) {
+      int64_t x;
+      if (!g.coarse_axis(0, site.x, tap_x, &x)) continue;
+      for (int tap_y = 0; tap_y < g.kernel_size[1]; ++tap_y) {
+        int64_t y;
+        if (!g.coarse_axis(1, site.y, tap_y, &y)) continue;
+        for (int tap_z = 0; tap_z < g.kernel_size[2]; ++tap_z) {
+          int64_t z;
+          if (!g.coarse_axis(2, site.z, tap_z, &z)) continue;
+          look_up((tap_x * g.kernel_size[1] + tap_y) * g.kernel_size[2] + tap_z, x, y, z);
         }
       }
     }
+    ptr[row + 1] = neighbors;
   });
 }
 
-void Descent::count(uint32_t* mask, int64_t* ptr, int threads) const {
-  tsl::cpu::for_each(num_cells, threads, [&](int64_t cell) {
+RowBlocks Descent::run(uint32_t* mask, int64_t* ptr, int threads) const {
+  const int64_t num_children = child_ptr[num_cells];
+  return search_blocks(num_cells, num_children, ptr, threads, [&](int64_t cell, RowWriter& rows) {
     uint64_t block = 0;
-    for_each_part(*this, cell, [&](const BlockPart& part, int32_t neighbor) {
-      block |= part.place(kChildBlocks[child_mask[neighbor]]);
+    int32_t neighbor_at[kDescentTaps];  // written where there is one; nothing else is read
+    cells.for_each(cell, [&](int tap, int32_t neighbor) {
+      neighbor_at[tap] = neighbor;
+      block |= kBlockParts[static_cast<size_t>(tap)].place(kChildBlocks[child_mask[neighbor]]);
     });
     int32_t child = child_ptr[cell];
     for (uint32_t octants = child_mask[cell]; octants; octants &= octants - 1, ++child) {
-      const uint32_t taps = taps_from_window(block >> window_shift(lowest_bit(octants)));
-      mask[child] = taps;
-      ptr[child + 1] = count_bits(taps);
+      const int octant = lowest_bit(octants);
+      const std::array<BlockCell, kDescentTaps>& window = kWindows[static_cast<size_t>(octant)];
+      mask[child] = taps_from_window(block >> window_shift(octant));
+      int32_t* to = rows.reserve(kDescentTaps);
+      for (uint32_t taps = mask[child]; taps; taps &= taps - 1) {
+        const BlockCell& at = window[static_cast<size_t>(lowest_bit(taps))];
+        const int32_t neighbor = neighbor_at[at.cell_tap];
+        *to++ = child_ptr[neighbor] + count_bits(child_mask[neighbor] & at.octants_before);
+      }
+      ptr[child + 1] = count_bits(mask[child]);
+      rows.advance(count_bits(mask[child]));
     }
   });
-  accumulate(ptr, child_ptr[num_cells]);
 }
 
-void Descent::fill(const uint32_t* mask, const int64_t* ptr, int32_t* rows, int threads) const {
-  tsl::cpu::for_each(num_cells, threads, [&](int64_t cell) {
-    int32_t row_at[64];  // written where the block is occupied; nothing else is read
-    for_each_part(*this, cell, [&](const BlockPart& part, int32_t neighbor) {
-      int32_t row = child_ptr[neighbor];
-      for (uint64_t bits = kChildBlocks[child_mask[neighbor]]; bits; bits &= bits - 1, ++row) {
-        const uint64_t bit = part.place(bits & (~bits + 1));
-        if (bit) row_at[lowest_bit(bit)] = row;
-      }
-    });
-    int32_t child = child_ptr[cell];
-    for (uint32_t octants = child_mask[cell]; octants; octants &= octants - 1, ++child) {
-      const int shift = window_shift(lowest_bit(octants));
-      int64_t next = ptr[child];
-      for (uint32_t taps = mask[child]; taps; taps &= taps - 1) {
-        const int tap = lowest_bit(taps);
-        rows[next++] = row_at[shift + 16 * (tap / 9) + 4 * (tap / 3 % 3) + tap % 3];
-      }
-    }
+void join(const RowBlocks& blocks, int32_t* rows, int threads) {
+  std::vector<int64_t> begin(blocks.size() + 1, 0);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    begin[i + 1] = begin[i] + static_cast<int64_t>(blocks[i].size());
+  }
+  parallel_tasks(static_cast<int64_t>(blocks.size()), threads, [&](int64_t block, int) {
+    const size_t i = static_cast<size_t>(block);
+    std::copy(blocks[i].begin(), blocks[i].end(), rows + begin[i]);
   });
 }
 

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Neighbour tables on the CPU, by hash search (any geometry) and by octree descent (3x3x3, Morton
 // rows), and what is derived from them.
-//
-// Both searches work in two sweeps: the first fills the masks and `ptr` (so the caller can allocate
-// ptr[num_out] rows), the second fills the rows.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/conv_geometry.h"
 #include "core/hash_table.h"
@@ -14,30 +12,45 @@
 
 namespace tsl::cpu {
 
+/// Input rows of a neighbour table, block after block of output rows, as a search has found them.
+using RowBlocks = std::vector<std::vector<int32_t>>;
+
 /// For every coarse site, the rows of the fine sites its window holds, found in `fine`.
+/// Fills mask (num_coarse, words) and ptr (num_coarse + 1,).
 struct HashSearch {
   const Coord* coarse;
   int64_t num_coarse;
   HashTableView fine;
   ConvGeometry geometry;
-  /// Submanifold with odd kernel: coarse and fine are the same rows, and tap t from a to b means
-  /// tap K-1-t from b to a. Halves the probes.
-  bool is_symmetric;
 
-  void count(uint32_t* mask, int64_t* ptr, int threads) const;
-  void fill(const uint32_t* mask, const int64_t* ptr, int32_t* rows, int threads) const;
+  RowBlocks run(uint32_t* mask, int64_t* ptr, int threads) const;
+};
+
+/// The same pairs from the other side: for every fine site, the coarse sites whose windows hold it.
+/// Where the stride is larger than one these are fewer lookups.
+/// Fills mask (num_fine, words) and ptr (num_fine + 1,).
+struct InverseSearch {
+  const Coord* fine;
+  int64_t num_fine;
+  HashTableView coarse;
+  ConvGeometry geometry;
+
+  RowBlocks run(uint32_t* mask, int64_t* ptr, int threads) const;
 };
 
 /// 3x3x3 neighbours of the children of cells whose own 3x3x3 neighbours are known.
+/// Fills mask (num_children, 1) and ptr (num_children + 1,).
 struct Descent {
   NeighborTable cells;        // of the coarser level
   const int32_t* child_ptr;   // (num_cells + 1,)
   const uint8_t* child_mask;  // (num_cells,)
   int64_t num_cells;
 
-  void count(uint32_t* mask, int64_t* ptr, int threads) const;
-  void fill(const uint32_t* mask, const int64_t* ptr, int32_t* rows, int threads) const;
+  RowBlocks run(uint32_t* mask, int64_t* ptr, int threads) const;
 };
+
+/// Joins the blocks; `rows` has room for all of them.
+void join(const RowBlocks& blocks, int32_t* rows, int threads);
 
 /// Tap-major pair lists; inside a tap ascending by output row.
 void pairs_by_tap(const NeighborTable& table, int64_t num_out, int kernel_volume, int64_t* tap_ptr,

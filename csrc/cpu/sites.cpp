@@ -25,12 +25,13 @@ class SiteSet {
       all_in_range_ = false;
       return;
     }
+    const Coord site{batch, static_cast<int32_t>(x), static_cast<int32_t>(y), static_cast<int32_t>(z)};
+    if (!sites_.empty() && sites_.back() == site) return;  // neighbouring rows often propose the same
     if (sites_.size() >= limit_) {
       squeeze();
       limit_ = std::max(kMaxCandidates, 2 * sites_.size());
     }
-    sites_.push_back(Coord{batch, static_cast<int32_t>(x), static_cast<int32_t>(y),
-                           static_cast<int32_t>(z)});
+    sites_.push_back(site);
   }
 
   Sites take() {
@@ -40,8 +41,10 @@ class SiteSet {
 
  private:
   void squeeze() {
+    const int64_t count = static_cast<int64_t>(sites_.size());
+    if (is_morton_ordered(sites_.data(), count, threads_)) return;
     const UniqueCoords unique =
-        unique_coords(sites_.data(), static_cast<int64_t>(sites_.size()), threads_);
+        unique_coords(sites_.data(), count, threads_);
     std::vector<Coord> kept(unique.group_ptr.size() - 1);
     for (size_t i = 0; i < kept.size(); ++i) {
       kept[i] = sites_[static_cast<size_t>(unique.order[static_cast<size_t>(unique.group_ptr[i])])];

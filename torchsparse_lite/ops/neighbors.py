@@ -47,11 +47,12 @@ def _search_cpu(
     coords: Tensor,
     keys: Tensor,
     key_rows: Tensor,
+    key_bits: Tensor,
     kernel_size: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
     padding: Sequence[int],
-    is_symmetric: bool,  # noqa: FBT001 - torch.library passes operator arguments by position
+    inverse: bool,  # noqa: FBT001 - torch.library passes operator arguments by position
 ) -> tuple[Tensor, Tensor, Tensor]:
     geometry = tuple(kernel_size), tuple(stride), tuple(dilation), tuple(padding)
     volume = kernel_size[0] * kernel_size[1] * kernel_size[2]
@@ -59,10 +60,9 @@ def _search_cpu(
     made: list[Tensor] = []
     C.neighbors_search(
         coords.contiguous(),
-        keys,
-        key_rows,
+        (keys, key_rows, key_bits),
         geometry,
-        is_symmetric,
+        inverse,
         mask,
         ptr,
         _rows_allocator(coords, made),
@@ -72,7 +72,12 @@ def _search_cpu(
 
 
 def _search_fake(
-    coords: Tensor, keys: Tensor, key_rows: Tensor, kernel_size: Sequence[int], *_: object
+    coords: Tensor,
+    keys: Tensor,
+    key_rows: Tensor,
+    key_bits: Tensor,
+    kernel_size: Sequence[int],
+    *_: object,
 ) -> tuple[Tensor, Tensor, Tensor]:
     volume = kernel_size[0] * kernel_size[1] * kernel_size[2]
     mask, ptr = _table(coords, coords.shape[0], volume)
@@ -80,8 +85,9 @@ def _search_fake(
 
 
 _search = define_op(
-    "neighbors_search(Tensor coords, Tensor keys, Tensor key_rows, int[3] kernel_size, "
-    "int[3] stride, int[3] dilation, int[3] padding, bool is_symmetric) -> (Tensor, Tensor, Tensor)",
+    "neighbors_search(Tensor coords, Tensor keys, Tensor key_rows, Tensor key_bits, "
+    "int[3] kernel_size, int[3] stride, int[3] dilation, int[3] padding, bool inverse) "
+    "-> (Tensor, Tensor, Tensor)",
     cpu=_search_cpu,
     fake=_search_fake,
 )
@@ -89,10 +95,10 @@ _search = define_op(
 
 def neighbors_search(
     coords: Tensor,
-    table: tuple[Tensor, Tensor],
+    table: tuple[Tensor, Tensor, Tensor],
     geometry: tuple[tuple[int, int, int], ...],
     *,
-    is_symmetric: bool = False,
+    inverse: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For every coarse site the fine sites in its window, found in a hash table.
 
@@ -100,13 +106,14 @@ def neighbors_search(
         coords: (M, 4) int32 coarse sites, in any order.
         table: of the fine sites, from :func:`~torchsparse_lite.ops.hash_build`.
         geometry: kernel_size, stride, dilation, padding.
-        is_symmetric: the coarse sites are the fine ones, row by row, and the kernel is odd with
-            "same" padding: half of the probes suffice.
+        inverse: look from the other side: ``coords`` are the fine sites, the table holds the coarse
+            ones, and the result lists the windows over each fine site. The pairs are the same;
+            where the stride is larger than one these are fewer lookups.
 
     Returns:
         mask, ptr, rows (see the module's text).
     """
-    result: tuple[Tensor, Tensor, Tensor] = _search(coords, *table, *geometry, is_symmetric)
+    result: tuple[Tensor, Tensor, Tensor] = _search(coords, *table, *geometry, inverse)
     return result
 
 

@@ -9,6 +9,8 @@
 #include <cstdint>
 
 #include "core/dtype.h"
+#include "core/hash_table.h"
+#include "core/neighbor_table.h"
 
 namespace tsl::cpu {
 
@@ -111,8 +113,18 @@ struct ConvKernels {
   Panels panels(int channels) const { return Panels(channels, lanes, max_vectors); }
 };
 
+/// Up to 32 keys on their way into a hash table.
+struct Probes {
+  uint64_t keys[kMaskBits];
+  uint64_t homes[kMaskBits];
+};
+
 struct SimdKernels {
   const char* name;
+  /// Which of the keys window_key + steps[0..count), none of them kEmptyKey, pass the table's filter.
+  /// Reads steps[0..kMaskBits).
+  uint32_t (*filter_keys)(const HashTableView& table, uint64_t window_key, const uint64_t* steps,
+                          int count, Probes* probes);
   ConvKernels<float, float> f32;
   ConvKernels<double, double> f64;
   ConvKernels<BFloat16, float> bf16;

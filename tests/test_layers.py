@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: MIT
+"""Norms, activations, containers, pooling dtypes and fusion, against torch's own layers."""
+
+from __future__ import annotations
+
+import copy
+
+import clouds
+import harness
+import oracle
+import pytest
+import torch
+
+import torchsparse_lite as tsl
+from torchsparse_lite.nn import functional as tsf
+
+
+def cloud(channels=4, *, dtype=torch.float32, batch_size=3, device="cpu"):
+    coords = clouds.signed_coords(60, batch_size=batch_size, seed=2)
+    return harness.sparse(coords, channels, dtype=dtype, device=device)
+
+
+def rows_of_batch(x, batch):
+    return x.coords[:, 0] == batch
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_is_torchs(device, training):
+    """Output, running statistics and gradients over three steps equal BatchNorm1d on the rows."""
+    ours, theirs = tsl.nn.BatchNorm(4).to(device), torch.nn.BatchNorm1d(4).to(device)
+    theirs.load_state_dict(ours.state_dict())
+    ours.train(training)
+    theirs.train(training)
+    for step in range(3):
+        x = cloud(device=device)
+        x = x.replace_feats(x.feats + step)
+        assert torch.equal(ours(x).feats, theirs(x.feats))
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_group_norm_is_torchs_for_each_sample(device, groups):
+    """Each sample alone through torch's GroupNorm, as a (1, C, n) tensor."""
+    x = cloud(device=device, dtype=torch.float64)
+    ours = tsl.nn.GroupNorm(groups, 4).to(device).double()
+    theirs = torch.nn.GroupNorm(groups, 4).to(device).double()
+    with torch.no_grad():
+        ours.weight.copy_(torch.arange(4.0))
+        ours.bias.copy_(torch.arange(4.0) - 2)
+    theirs.load_state_dict(ours.state_dict())
+    y = ours(x)
+    for batch in range(3):
+        mine = rows_of_batch(x, batch)
+        expected = theirs(x.feats[mine].T.unsqueeze(0))[0].T
+        clouds.assert_close(y.feats[mine], expected, tolerance=1e-12)
+
+
+def test_instance_norm_is_torchs_for_each_sample(device):
+    x = cloud(device=device, dtype=torch.float64)
+    y = tsl.nn.InstanceNorm(4).to(device).double()(x)
+    for batch in range(3):
+        mine = rows_of_batch(x, batch)
+        expected = torch.nn.functional.instance_norm(x.feats[mine].T.unsqueeze(0))[0].T
+        clouds.assert_close(y.feats[mine], expected, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("layer", [tsl.nn.GroupNorm(2, 4), tsl.nn.InstanceNorm(4)])
+def test_norms_per_sample_differentiate(layer):
+    x = cloud(dtype=torch.float64, batch_size=2)
+    layer = copy.deepcopy(layer).double()
+    keep = torch.arange(len(x)) % 8 == 0
+    small = x[keep]
+    feats = small.feats.detach().clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda f: layer(small.replace_feats(f)).feats, (feats,))
+
+
+def test_layer_norm_linear_and_dropout(device):
+    x = cloud(device=device)
+    norm, linear = tsl.nn.LayerNorm(4).to(device), tsl.nn.Linear(4, 7).to(device)
+    assert torch.equal(norm(x).feats, torch.nn.functional.layer_norm(x.feats, (4,)))
+    expected = torch.nn.functional.linear(x.feats, linear.weight, linear.bias)
+    assert torch.equal(linear(x).feats, expected)
+    dropped = tsl.nn.Dropout(0.5).train()(x).feats
+    assert 0 < int((dropped == 0).sum()) < dropped.numel()
+    assert torch.equal(tsl.nn.Dropout(0.5).eval()(x).feats, x.feats)
+
+
+@pytest.mark.parametrize(
+    "name", ["ReLU", "LeakyReLU", "SiLU", "GELU", "ELU", "Sigmoid", "Tanh", "Hardswish"]
+)
+def test_activations_are_torchs(name):
+    """Values equal torch's; coordinates, level and manager are the input's own."""
+    x = cloud()
+    y = getattr(tsl.nn, name)()(x)
+    assert torch.equal(y.feats, getattr(torch.nn, name)()(x.feats))
+    assert y.level is x.level
+    assert y.manager is x.manager
+
+
+def test_sequential_takes_torchs_layers_too():
+    """Plain torch layers act on the features; a global pool ends the sparse part."""
+    net = tsl.nn.Sequential(
+        tsl.nn.Conv3d(4, 8, 3),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.ReLU(),
+        tsl.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU()),
+        tsl.nn.Sequential(tsl.nn.Conv3d(8, 8, 2, 2), tsl.nn.ReLU()),
+        tsl.nn.GlobalAvgPool(),
+        torch.nn.Linear(8, 5),
+    )
+    assert net(cloud()).shape == (3, 5)
+
+
+def test_conversion_to_sync_batch_norm():
+    """Weights and statistics move over; in eval mode the two give the same."""
+    net = tsl.nn.Sequential(tsl.nn.Conv3d(4, 4, 3), tsl.nn.BatchNorm(4), torch.nn.BatchNorm1d(4))
+    net(cloud())
+    net.eval()
+    expected = net(cloud()).feats
+    converted = tsl.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(net))
+    assert type(converted[1]) is tsl.nn.SyncBatchNorm
+    assert type(converted[2]) is torch.nn.SyncBatchNorm
+    assert sorted(converted.state_dict()) == sorted(net.state_dict())
+    clouds.assert_close(converted.eval()(cloud()).feats, expected, tolerance=1e-6)
+
+
+def trained_network():
+    """A network of every kind of layer whose statistics have moved."""
+    torch.manual_seed(0)
+    net = tsl.nn.Sequential(
+        tsl.nn.Conv3d(4, 8, 3, bias=False),
+        tsl.nn.BatchNorm(8),
+        tsl.nn.ReLU(),
+        tsl.nn.Sequential(tsl.nn.Conv3d(8, 8, 3, groups=8), tsl.nn.BatchNorm(8)),
+        tsl.nn.Conv3d(8, 8, 2, 2),
+        tsl.nn.ReLU(),
+        tsl.nn.Conv3d(8, 4, 2, 2, transposed=True),
+        tsl.nn.BatchNorm(4),
+        tsl.nn.ReLU(),
+        tsl.nn.Conv3d(4, 3, 1),
+    ).double()
+    for _ in range(5):
+        net(cloud(dtype=torch.float64))
+    return net
+
+
+def test_fuse_keeps_the_result_and_the_model(device):
+    """Folded norms and fused ReLUs compute the same; the given model stays as it was."""
+    net = trained_network().to(device).train()
+    before = copy.deepcopy(net.state_dict())
+    fused = tsl.nn.fuse(net)
+    assert net.training
+    assert not fused.training
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+    kinds = {type(module) for module in fused.modules()}
+    assert tsl.nn.BatchNorm not in kinds
+    x = cloud(dtype=torch.float64, device=device)
+    clouds.assert_close(fused(x).feats, net.eval()(x).feats, tolerance=1e-12)
+
+
+def test_pooling_in_half_precision_does_not_overflow(device):
+    """A mean of eight 30,000s is 30,000 although their sum is beyond float16."""
+    coords = clouds.solid_coords((2, 2, 2)).to(device)
+    x = tsl.SparseTensor(torch.full((8, 3), 30000.0, device=device).half(), coords)
+    assert tsf.avg_pool3d(x, kernel_size=2).feats.tolist() == [[30000.0] * 3]
+    assert tsf.global_avg_pool(x).tolist() == [[30000.0] * 3]
+    many = tsl.SparseTensor(
+        torch.ones(4096, 1, device=device).half(), clouds.solid_coords((16, 16, 16)).to(device)
+    )
+    assert tsf.avg_pool3d(many, kernel_size=16).feats.item() == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_pools_in_half_are_the_rounded_float32_result(device, dtype):
+    x = cloud(dtype=dtype, device=device)
+    for mode in ("max", "avg", "sum"):
+        pool = getattr(tsf, f"{mode}_pool3d")
+        expected = pool(x.float(), kernel_size=3, stride=2, padding=1).feats.to(dtype)
+        assert torch.equal(pool(x, kernel_size=3, stride=2, padding=1).feats, expected), mode
+
+
+def test_upsample_gives_every_child_its_parent(device):
+    """Nearest upsampling at factors 2, 3 and (2, 1, 1), by the encoder's sites or by a target."""
+    x = cloud(device=device)
+    for factor in (2, 3, (2, 1, 1)):
+        coarse = tsf.max_pool3d(x, kernel_size=factor)
+        parents = x.coords.cpu().clone()
+        step = torch.tensor(oracle.triple(factor))
+        parents[:, 1:] = parents[:, 1:].div(step, rounding_mode="floor")
+        rows = clouds.row_lookup(coarse.coords.cpu(), parents).to(device)
+        for y in (tsl.nn.Upsample(factor)(coarse), tsf.upsample(coarse, factor, target=x)):
+            assert torch.equal(y.coords, x.coords)
+            assert torch.equal(y.feats, coarse.feats[rows])
+
+
+def test_unpool_averages_overlapping_windows(device):
+    """k3 s2 p0 windows overlap: a fine site takes the mean of the coarse sites that see it."""
+    x = cloud(device=device, dtype=torch.float64)
+    coarse = tsf.sum_pool3d(x, kernel_size=3, stride=2)
+    y = tsl.nn.Unpool3d(3, 2)(coarse)
+    pairs = oracle.pairs_of(x.coords.cpu(), coarse.coords.cpu(), 3, 2)
+    expected = oracle.pool(coarse.feats.cpu(), oracle.transpose_pairs(pairs), len(x), "avg")
+    clouds.assert_close(
+        harness.in_site_order(y, oracle.sites_of(x.coords.cpu())), expected, tolerance=1e-12
+    )
+
+
+def test_max_pool_propagates_nan(device):
+    """As in torch: a NaN in the window is the maximum, not silently dropped."""
+    x = cloud(device=device)
+    x.feats[0, 0] = float("nan")
+    assert torch.isnan(tsf.max_pool3d(x, kernel_size=2).feats).sum() == 1
+    assert torch.isnan(tsf.global_max_pool(x)).sum() == 1
+
+
+def test_pruning_keeps_features_shape_and_finer_sites(device):
+    """x[mask] is a new level that convolves like a fresh tensor and still finds its encoder."""
+    x = cloud(8, device=device)
+    down = tsf.max_pool3d(x, kernel_size=2)
+    mask = torch.arange(len(down), device=device) % 3 != 0
+    pruned = down[mask]
+    assert torch.equal(pruned.coords, down.coords[mask])
+    assert torch.equal(pruned.feats, down.feats[mask])
+    weight = harness.random_weight(3, 8, 8, dtype=torch.float32).to(device)
+    fresh = tsl.SparseTensor(pruned.feats, pruned.coords, pruned.stride, batch_size=3)
+    assert torch.equal(
+        tsf.conv3d(pruned, weight, kernel_size=3).feats,
+        tsf.conv3d(fresh, weight, kernel_size=3).feats,
+    )
+    up = tsf.conv3d(pruned, weight[:8], kernel_size=2, stride=2, transposed=True)
+    assert torch.equal(up.coords, x.coords)
+
+
+def test_second_derivatives():
+    """The gradient of a gradient through submanifold, strided and depthwise convolution."""
+    x = harness.sparse(clouds.signed_coords(8, low=-1, high=2), 2)
+    for options in ({}, {"stride": 2, "padding": 1}, {"groups": 2}):
+        weight = harness.random_weight(3, 2, 2, groups=options.get("groups", 1))
+        inputs = (x.feats.clone().requires_grad_(), weight.requires_grad_())
+        assert torch.autograd.gradgradcheck(
+            lambda f, w, o=options: tsf.conv3d(x.replace_feats(f), w, kernel_size=3, **o).feats,
+            inputs,
+        )
