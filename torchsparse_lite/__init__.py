@@ -10,6 +10,7 @@ from torchsparse_lite import nn
 from torchsparse_lite._native import has_cuda
 from torchsparse_lite.collate import collate_fn, sparse_collate
 from torchsparse_lite.coordinates import CoordinateManager, HashTable, Level
+from torchsparse_lite.host_memory import keep_host_memory
 from torchsparse_lite.kernel_map import ConvGeometry, KernelMap
 from torchsparse_lite.tensor import PointTensor, SparseTensor, cat
 from torchsparse_lite.voxelize import Voxelized, devoxelize, sparse_quantize, voxelize
@@ -33,6 +34,7 @@ __all__ = [
     "collate_fn",
     "devoxelize",
     "has_cuda",
+    "keep_host_memory",
     "nn",
     "sparse_collate",
     "sparse_quantize",

@@ -25,9 +25,11 @@ DType dtype_of(const dlpack::DataType& type) {
 
 bool is_row_major(const dlpack::Tensor& tensor) {
   if (!tensor.strides) return true;
+  for (int i = 0; i < tensor.ndim; ++i) {
+    if (tensor.shape[i] == 0) return true;  // nothing is read, whatever the strides say
+  }
   int64_t expected = 1;
   for (int i = tensor.ndim - 1; i >= 0; --i) {
-    if (tensor.shape[i] == 0) return true;
     if (tensor.shape[i] != 1 && tensor.strides[i] != expected) return false;
     expected *= tensor.shape[i];
   }

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kMaxTileRows = 1024;
 constexpr int64_t kMinTileRows = 64;
-constexpr int64_t kWantedTiles = 64;
+constexpr int64_t kWantedTiles = 16;
 constexpr int kGradChannels = 64;                      // input channels of one weight gradient part
 constexpr int64_t kGradCacheBytes = int64_t{1} << 20;  // of rows that a sweep of tiles may touch
 
@@ -26,34 +26,64 @@ A widened(S value) {
   }
 }
 
-/// Panels of (cin, lanes * width) per tap and group, in the order in which the kernels walk them.
+/// Reads a stored weight as that of the convolution to compute.
+template <class S>
+class WeightReader {
+ public:
+  WeightReader(const S* weight, const WeightLayout& layout) : weight_(weight), layout_(layout) {
+    columns_ = int64_t{layout.groups} * (layout.transposed ? layout.cin : layout.cout);
+    rows_ = layout.transposed ? layout.cout : layout.cin;
+  }
+
+  /// Zero outside of the weight: that is the padding.
+  S at(int64_t tap, int64_t group, int64_t ci, int64_t co) const {
+    if (ci >= layout_.cin || co >= layout_.cout) return S{};
+    const int64_t stored_tap = layout_.mirrored ? layout_.kernel_volume - 1 - tap : tap;
+    const int64_t row = layout_.transposed ? co : ci;
+    const int64_t column = layout_.transposed ? group * layout_.cin + ci : group * layout_.cout + co;
+    return weight_[(stored_tap * rows_ + row) * columns_ + column];
+  }
+
+ private:
+  const S* weight_;
+  WeightLayout layout_;
+  int64_t rows_;
+  int64_t columns_;
+};
+
+/// Element of a packed weight, see WeightFormat.
 template <class S, class A>
-void pack_weight(const S* weight, const WeightLayout& layout, const Panels& panels, A* packed,
-                 int threads) {
-  const int64_t stored_columns =
-      layout.transposed ? int64_t{layout.groups} * layout.cin : int64_t{layout.groups} * layout.cout;
-  const int64_t stored_rows = layout.transposed ? layout.cout : layout.cin;
-  const int64_t group_size = int64_t{layout.cin} * panels.padded();
+struct OneChannel {
+  using Element = A;
+  static Element read(const WeightReader<S>& weight, int64_t tap, int64_t group, int64_t row,
+                      int64_t co) {
+    return widened<A>(weight.at(tap, group, row, co));
+  }
+};
+struct TwoChannels {
+  using Element = uint32_t;
+  static Element read(const WeightReader<BFloat16>& weight, int64_t tap, int64_t group, int64_t row,
+                      int64_t co) {
+    return weight.at(tap, group, 2 * row, co).bits |
+           uint32_t{weight.at(tap, group, 2 * row + 1, co).bits} << 16;
+  }
+};
+
+/// Packs the weight of every tap and group, panel after panel, in the order in which kernels read it.
+template <class Format, class S>
+void pack_weight(const S* weight, const WeightLayout& layout, const Panels& panels, int rows,
+                 typename Format::Element* packed, int threads) {
+  const WeightReader<S> reader(weight, layout);
+  const int64_t group_size = int64_t{rows} * panels.padded();
   parallel_tasks(int64_t{layout.kernel_volume} * layout.groups, threads, [&](int64_t task, int) {
     const int64_t tap = task / layout.groups;
     const int64_t group = task % layout.groups;
-    const int64_t stored_tap = layout.mirrored ? layout.kernel_volume - 1 - tap : tap;
-    const S* const from = weight + stored_tap * stored_rows * stored_columns;
-    A* to = packed + task * group_size;
+    typename Format::Element* to = packed + task * group_size;
     for (int panel = 0; panel < panels.count; ++panel) {
       const int first = panels.first(panel) * panels.lanes;
-      const int width = panels.width(panel) * panels.lanes;
-      for (int64_t ci = 0; ci < layout.cin; ++ci, to += width) {
-        for (int c = 0; c < width; ++c) {
-          const int64_t co = first + c;
-          if (co >= layout.cout) {
-            to[c] = A(0);
-          } else if (layout.transposed) {
-            to[c] = widened<A>(from[co * stored_columns + group * layout.cin + ci]);
-          } else {
-            to[c] = widened<A>(from[ci * stored_columns + group * layout.cout + co]);
-          }
-        }
+      const int last = first + panels.width(panel) * panels.lanes;
+      for (int64_t row = 0; row < rows; ++row) {
+        for (int co = first; co < last; ++co) *to++ = Format::read(reader, tap, group, row, co);
       }
     }
   });
@@ -89,8 +119,18 @@ void sparse_conv(const ConvArguments<S>& arguments, const ConvKernels<S, A>& ker
   const WeightLayout& layout = arguments.layout;
   const Panels panels = kernels.panels(layout.cout);
   const int64_t padded_out = int64_t{layout.groups} * panels.padded();
-  const Scratch<A> weight(int64_t{layout.kernel_volume} * layout.cin * padded_out);
-  pack_weight(arguments.weight, layout, panels, weight.data(), threads);
+  const int rows = kernels.weight_format.rows(layout.cin);
+  const Scratch<uint64_t> weight(int64_t{layout.kernel_volume} * rows * padded_out *
+                                     static_cast<int64_t>(sizeof(A)) / 8 + 1);
+  const auto pack = [&](auto format) {
+    using Format = decltype(format);
+    pack_weight<Format>(arguments.weight, layout, panels, rows,
+                        reinterpret_cast<typename Format::Element*>(weight.data()), threads);
+  };
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    if (kernels.weight_format.channels_per_row == 2) pack(TwoChannels{});
+  }
+  if (kernels.weight_format.channels_per_row == 1) pack(OneChannel<S, A>{});
   const Scratch<A> bias(padded_out);
   for (int64_t c = 0; c < padded_out; ++c) {
     const int64_t group = c / panels.padded();
@@ -105,9 +145,7 @@ void sparse_conv(const ConvArguments<S>& arguments, const ConvKernels<S, A>& ker
   const ConvTask<S, A> task{pairs,         arguments.feats, arguments.out,  arguments.residual,
                             weight.data(), bias.data(),     layout.groups,  layout.cin,
                             layout.cout,   arguments.full_tap, arguments.relu};
-  const int64_t sums = accumulates_in_place(task, panels.lanes) ? 0 : pairs.tile_rows * panels.padded();
-  WorkerScratch<A> scratch(worker_count(pairs.num_tiles(), threads),
-                           sums + int64_t{kBlockPairs} * layout.cin);
+  WorkerScratch<A> scratch(worker_count(pairs.num_tiles(), threads), kernels.conv_scratch(task));
   parallel_tasks(pairs.num_tiles(), threads, [&](int64_t tile, int worker) {
     kernels.conv_tile(task, tile, scratch.of(worker));
   });
@@ -146,7 +184,7 @@ void sparse_conv_weight_grad(const WeightGradArguments<S, A>& arguments,
                                   arguments.groups, arguments.cin, arguments.cout};
   const int64_t num_parts = static_cast<int64_t>(parts.size());
   WorkerScratch<A> scratch(worker_count(num_parts, threads),
-                           kGradPairs * (int64_t{arguments.cin} + panels.padded()));
+                           kernels.weight_grad_scratch(arguments.cin, arguments.cout));
   for (int64_t sweep = 0; sweep < sweeps; ++sweep) {
     const int64_t first = sweep * sweep_tiles;
     const int64_t last = std::min(first + sweep_tiles, pairs.num_tiles());

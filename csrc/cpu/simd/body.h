@@ -48,37 +48,115 @@ constexpr int tile_rows_for(int vectors) {
   return sums / vectors < kMaxRows ? sums / vectors : kMaxRows;
 }
 
-/// y[r][v] (+)= x[r][0..cin) * weight[0..cin)[v]; with kFirst the sums start from `start`.
-template <class T, int kRows, int kVectors, bool kFirst>
-void multiply(const T* const* x, T* const* y, const T* weight, int cin, const T* start) {
-  Vector<T> sum[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      sum[r][v] = load<T>((kFirst ? start : y[r]) + v * kLanes<T>);
-    }
+/// One step of a sum: `Row` is an element of a gathered row, `value * w` its product with a vector of
+/// weights.
+template <class T>
+struct PlainMath {
+  using Row = T;
+  using Sum = T;
+  static Vector<T> weights(const T* w) { return load<T>(w); }
+  static void add(Vector<T>& sum, T value, Vector<T> w) { sum += value * w; }
+};
+
+#ifdef __AVX512BF16__
+/// Two input channels at a time: bfloat16 products summed in float32.
+struct PairMath {
+  using Row = uint32_t;
+  using Sum = float;
+  static __m512bh weights(const uint32_t* w) { return (__m512bh)_mm512_loadu_si512(w); }
+  static void add(Vector<float>& sum, uint32_t value, __m512bh w) {
+    sum = (Vector<float>)_mm512_dpbf16_ps((__m512)sum,
+                                          (__m512bh)_mm512_set1_epi32(static_cast<int>(value)), w);
   }
-  const T* row[kRows];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) row[r] = x[r];
-#pragma GCC unroll 2
-  for (int ci = 0; ci < cin; ++ci) {
-    Vector<T> w[kVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) w[v] = load<T>(weight + v * kLanes<T>);
-    weight += kVectors * kLanes<T>;
+};
+#endif
+
+/// Where the sums of a tile are collected.
+template <class A>
+struct SumRows {
+  A* base;  // of row `first_row`
+  int64_t stride;
+  int64_t first_row;
+  A* row(int64_t out_row) const { return base + (out_row - first_row) * stride; }
+};
+
+/// Consecutive pairs of one tap and one register panel.
+template <class Math>
+struct PairRun {
+  using Row = typename Math::Row;
+  using Sum = typename Math::Sum;
+  const int32_t* in_index;
+  const int32_t* out_index;
+  const Row* feats;
+  int64_t feats_stride;
+  int length;         // of a row
+  SumRows<Sum> sums;  // shifted to the panel's column
+  const Row* weight;  // (length, vectors * lanes)
+  const Sum* start;   // what the sums start from, or null: from what is there
+};
+
+constexpr int kCacheLine = 64;
+
+/// sums[out] (+)= feats[in] * weight for `groups` groups of kRows pairs. While a group is computed,
+/// the rows of the next one are asked for, a line of each at a time.
+template <class Math, int kRows, int kVectors>
+void multiply(const PairRun<Math>& run, int64_t groups) {
+  using Row = typename Math::Row;
+  using Sum = typename Math::Sum;
+  constexpr int kLineValues = kCacheLine / static_cast<int>(sizeof(Row));
+  constexpr int kStep = kLanes<Sum>;
+  const Row* x[kRows];
+  Sum* y[kRows];
+  const auto locate = [&](int64_t group) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const T value = row[r][ci];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[r][v] += value * w[v];
+      x[r] = run.feats + run.in_index[group * kRows + r] * run.feats_stride;
+      y[r] = run.sums.row(run.out_index[group * kRows + r]);
     }
-  }
+  };
+  locate(0);
+  for (int64_t group = 0; group < groups; ++group) {
+    Vector<Sum> sum[kRows][kVectors];
+    Sum* to[kRows];
+    const Row* row[kRows];
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kRows; ++r) {
+      to[r] = y[r];
+      row[r] = x[r];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) store<T>(y[r] + v * kLanes<T>, sum[r][v]);
+      for (int v = 0; v < kVectors; ++v) {
+        sum[r][v] = load<Sum>((run.start ? run.start : y[r]) + v * kStep);
+      }
+    }
+    locate(group + 1 < groups ? group + 1 : group);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kVectors; ++v) __builtin_prefetch(y[r] + v * kStep, 1);
+    }
+    const Row* w_row = run.weight;
+    for (int begin = 0; begin < run.length; begin += kLineValues) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) __builtin_prefetch(x[r] + begin);
+      const int end = begin + kLineValues < run.length ? begin + kLineValues : run.length;
+#pragma GCC unroll 2
+      for (int i = begin; i < end; ++i) {
+        decltype(Math::weights(w_row)) w[kVectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) w[v] = Math::weights(w_row + v * kStep);
+        w_row += kVectors * kStep;
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) {
+          const Row value = row[r][i];
+#pragma GCC unroll 4
+          for (int v = 0; v < kVectors; ++v) Math::add(sum[r][v], value, w[v]);
+        }
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) store<Sum>(to[r] + v * kStep, sum[r][v]);
+    }
   }
 }
 
@@ -109,60 +187,50 @@ void outer_product(const T* const* x, const T* const* g, int pairs, T* dw, int64
   }
 }
 
-template <class T>
-using Multiply = void (*)(const T* const*, T* const*, const T*, int, const T*);
+template <class Math>
+using Multiply = void (*)(const PairRun<Math>&, int64_t groups);
 template <class T>
 using OuterProduct = void (*)(const T* const*, const T* const*, int, T*, int64_t);
 
-/// Tables over the number of rows (1..kMaxRows) for one panel width.
-template <class T, int kVectors>
-struct RowTable {
-  Multiply<T> first[kMaxRows + 1] = {};
-  Multiply<T> next[kMaxRows + 1] = {};
-  OuterProduct<T> outer[kMaxRows + 1] = {};
+/// One function per panel width and number of rows.
+template <class Math>
+struct MultiplyTable {
+  Multiply<Math> at[kMaxVectors + 1][kMaxRows + 1] = {};
 
-  constexpr RowTable() { add<tile_rows_for(kVectors)>(); }
+  constexpr MultiplyTable() { add<kMaxVectors, tile_rows_for(kMaxVectors)>(); }
 
-  template <int kRows>
+  template <int kVectors, int kRows>
   constexpr void add() {
-    first[kRows] = multiply<T, kRows, kVectors, true>;
-    next[kRows] = multiply<T, kRows, kVectors, false>;
-    outer[kRows] = outer_product<T, kRows, kVectors>;
-    if constexpr (kRows > 1) add<kRows - 1>();
+    at[kVectors][kRows] = multiply<Math, kRows, kVectors>;
+    if constexpr (kRows > 1) {
+      add<kVectors, kRows - 1>();
+    } else if constexpr (kVectors > 1) {
+      add<kVectors - 1, tile_rows_for(kVectors - 1)>();
+    }
   }
 };
 
-template <class T, int kVectors>
-constexpr RowTable<T, kVectors> kRowTable{};
-
 template <class T>
-Multiply<T> multiply_for(int vectors, int rows, bool first) {
-  const auto pick = [&](const auto& table) { return first ? table.first[rows] : table.next[rows]; };
-  switch (vectors) {
-    case 1:
-      return pick(kRowTable<T, 1>);
-    case 2:
-      return pick(kRowTable<T, 2>);
-    case 3:
-      return pick(kRowTable<T, 3>);
-    default:
-      return pick(kRowTable<T, kMaxVectors>);
-  }
-}
+struct OuterProductTable {
+  OuterProduct<T> at[kMaxVectors + 1][kMaxRows + 1] = {};
 
-template <class T>
-OuterProduct<T> outer_product_for(int vectors, int rows) {
-  switch (vectors) {
-    case 1:
-      return kRowTable<T, 1>.outer[rows];
-    case 2:
-      return kRowTable<T, 2>.outer[rows];
-    case 3:
-      return kRowTable<T, 3>.outer[rows];
-    default:
-      return kRowTable<T, kMaxVectors>.outer[rows];
+  constexpr OuterProductTable() { add<kMaxVectors, tile_rows_for(kMaxVectors)>(); }
+
+  template <int kVectors, int kRows>
+  constexpr void add() {
+    at[kVectors][kRows] = outer_product<T, kRows, kVectors>;
+    if constexpr (kRows > 1) {
+      add<kVectors, kRows - 1>();
+    } else if constexpr (kVectors > 1) {
+      add<kVectors - 1, tile_rows_for(kVectors - 1)>();
+    }
   }
-}
+};
+
+template <class Math>
+constexpr MultiplyTable<Math> kMultiply{};
+template <class T>
+constexpr OuterProductTable<T> kOuterProduct{};
 
 void prefetch_row(const void* row, int64_t bytes) {
   const char* const line = static_cast<const char*>(row);
@@ -214,66 +282,227 @@ struct EvenGroups {
   int64_t begin(int64_t group) const { return count * group / groups; }
 };
 
-/// Where the sums of a tile are collected.
-template <class A>
-struct SumRows {
-  A* base;          // of row `first_row`
-  int64_t stride;
-  int64_t first_row;
-  A* row(int64_t out_row) const { return base + (out_row - first_row) * stride; }
+/// All pairs of one tap and channel group of a tile.
+template <class Math>
+struct TapPairs {
+  using Row = typename Math::Row;
+  using Sum = typename Math::Sum;
+  const int32_t* in_index;
+  const int32_t* out_index;
+  int64_t count;
+  const Row* feats;
+  int64_t feats_stride;
+  int length;         // of a row
+  const Row* weight;  // panels of (length, lanes * width)
+  const Sum* start;
 };
 
-/// All pairs [begin, end) of one tap and channel group, rows read in place.
-template <class T>
-void multiply_pairs(const PairTiles& pairs, int64_t begin, int64_t end, const T* feats,
-                    int64_t feats_stride, int cin, const T* weight, const Panels& panels,
-                    const SumRows<T>& sums, const T* start) {
-  const T* x[kMaxRows];
-  T* y[kMaxRows];
+/// Rows read in place: full groups of rows, then one or two smaller ones of equal size.
+template <class Math>
+void multiply_pairs(const TapPairs<Math>& pairs, const Panels& panels,
+                    const SumRows<typename Math::Sum>& sums) {
   for (int panel = 0; panel < panels.count; ++panel) {
     const int vectors = panels.width(panel);
     const int column = panels.first(panel) * panels.lanes;
-    const T* const panel_weight = weight + static_cast<int64_t>(column) * cin;
-    const T* const panel_start = start ? start + column : nullptr;
-    const EvenGroups groups(end - begin, tile_rows_for(vectors));
-    for (int64_t group = 0; group < groups.groups; ++group) {
-      const int64_t first = begin + groups.begin(group);
-      const int64_t last = begin + groups.begin(group + 1);
-      const int rows = static_cast<int>(last - first);
-      for (int r = 0; r < rows; ++r) {
-        x[r] = feats + pairs.in_index[first + r] * feats_stride;
-        y[r] = sums.row(pairs.out_index[first + r]) + column;
-      }
-      if (panel == 0) {
-        const int64_t ahead = last + rows < end ? last + rows : end;
-        for (int64_t p = last; p < ahead; ++p) {
-          prefetch_row(feats + pairs.in_index[p] * feats_stride, cin * static_cast<int64_t>(sizeof(T)));
-          prefetch_row(sums.row(pairs.out_index[p]), panels.width(0) * TSL_SIMD_BYTES);
-        }
-      }
-      multiply_for<T>(vectors, rows, start != nullptr)(x, y, panel_weight, cin, panel_start);
+    PairRun<Math> run{pairs.in_index,
+                      pairs.out_index,
+                      pairs.feats,
+                      pairs.feats_stride,
+                      pairs.length,
+                      {sums.base + column, sums.stride, sums.first_row},
+                      pairs.weight + static_cast<int64_t>(column) * pairs.length,
+                      pairs.start ? pairs.start + column : nullptr};
+    const auto take = [&](int rows, int64_t groups) {
+      kMultiply<Math>.at[vectors][rows](run, groups);
+      run.in_index += rows * groups;
+      run.out_index += rows * groups;
+    };
+    const int full = tile_rows_for(vectors);
+    const int64_t wanted = pairs.count % full == 0 ? pairs.count / full : pairs.count / full - 1;
+    const int64_t full_groups = wanted > 0 ? wanted : 0;
+    if (full_groups > 0) take(full, full_groups);
+    const EvenGroups rest(pairs.count - full_groups * full, full);
+    for (int64_t group = 0; group < rest.groups; ++group) {
+      take(static_cast<int>(rest.begin(group + 1) - rest.begin(group)), 1);
     }
   }
 }
 
-/// The same for types that must be widened: a block of rows is converted once for all panels.
-template <class S, class A>
-void multiply_widened(const PairTiles& pairs, int64_t begin, int64_t end, const S* feats,
-                      int64_t feats_stride, int cin, const A* weight, const Panels& panels,
-                      const SumRows<A>& sums, const A* start, A* block) {
-  int32_t in_block[kBlockPairs];
-  for (int i = 0; i < kBlockPairs; ++i) in_block[i] = i;
-  for (int64_t first = begin; first < end; first += kBlockPairs) {
-    const int64_t count = end - first < kBlockPairs ? end - first : kBlockPairs;
-    for (int64_t p = 0; p < count; ++p) {
-      widen(feats + pairs.in_index[first + p] * feats_stride, block + p * cin, cin);
+constexpr struct BlockIndex {
+  int32_t at[kBlockPairs] = {};
+  constexpr BlockIndex() {
+    for (int i = 0; i < kBlockPairs; ++i) at[i] = i;
+  }
+} kBlockIndex;
+
+/// Rows that cannot be read in place: copy(pair, row) brings a block of them into `block`, which then
+/// serves all panels.
+template <class Math, class Copy>
+void multiply_copied(TapPairs<Math> pairs, const Panels& panels,
+                     const SumRows<typename Math::Sum>& sums, typename Math::Row* block,
+                     const Copy& copy) {
+  const int32_t* const in_index = pairs.in_index;
+  const int64_t all = pairs.count;
+  pairs.feats = block;
+  pairs.feats_stride = pairs.length;
+  pairs.in_index = kBlockIndex.at;
+  for (int64_t first = 0; first < all; first += kBlockPairs) {
+    pairs.count = all - first < kBlockPairs ? all - first : kBlockPairs;
+    for (int64_t p = 0; p < pairs.count; ++p) {
+      copy(in_index[first + p], block + p * pairs.length);
     }
-    PairTiles widened = pairs;
-    widened.in_index = in_block;
-    widened.out_index = pairs.out_index + first;
-    multiply_pairs<A>(widened, 0, count, block, cin, cin, weight, panels, sums, start);
+    multiply_pairs(pairs, panels, sums);
+    pairs.out_index += pairs.count;
   }
 }
+
+/// One tap and channel group of a tile: float32 and float64 rows where they lie, half types widened...
+template <class S, class A>
+void multiply_tap(const TapPairs<PlainMath<A>>& pairs, const S* feats, int cin, const Panels& panels,
+                  const SumRows<A>& sums, A* block) {
+  if constexpr (sizeof(S) == sizeof(A)) {
+    multiply_pairs(pairs, panels, sums);
+  } else {
+    const int64_t stride = pairs.feats_stride;
+    multiply_copied(pairs, panels, sums, block,
+                    [&](int32_t row, A* to) { widen(feats + row * stride, to, cin); });
+  }
+}
+
+#if defined(__AMX_BF16__)
+constexpr WeightFormat kBf16Weights{2, 16};
+using Bf16Math = PairMath;
+
+/// Tile configuration of a scope: eight tiles of 16 rows of 64 bytes. Another library (oneDNN) may
+/// count on the thread's configuration, so it is put back.
+class TileScope {
+ public:
+  TileScope() {
+    _tile_storeconfig(saved_);
+    alignas(64) uint8_t config[64] = {1};
+    for (int tile = 0; tile < 8; ++tile) {
+      config[16 + 2 * tile] = 64;  // bytes of a row
+      config[48 + tile] = 16;      // rows
+    }
+    _tile_loadconfig(config);
+  }
+  ~TileScope() {
+    if (saved_[0] == 0) {
+      _tile_release();
+    } else {
+      _tile_loadconfig(saved_);
+    }
+  }
+  TileScope(const TileScope&) = delete;
+  TileScope& operator=(const TileScope&) = delete;
+
+ private:
+  alignas(64) uint8_t saved_[64];
+};
+
+/// ... or, for bfloat16 with AMX, multiplied in tiles of 32 pairs and 32 columns.
+void multiply_tap(const TapPairs<PairMath>& pairs, const BFloat16* feats, int cin, const Panels& panels,
+                  const SumRows<float>& sums, float* block) {
+  constexpr int kTile = 16;
+  constexpr int kPairs = 2 * kTile;
+  const TileScope scope;
+  float* const product = block;  // (kPairs, 2 * kTile)
+  uint32_t* const rows = reinterpret_cast<uint32_t*>(block + kPairs * 2 * kTile);
+  const int row_bytes = pairs.length * static_cast<int>(sizeof(uint32_t));
+  const int64_t stride = pairs.feats_stride;
+  for (int64_t first = 0; first < pairs.count; first += kPairs) {
+    const int count = static_cast<int>(pairs.count - first < kPairs ? pairs.count - first : kPairs);
+    for (int p = 0; p < count; ++p) {
+      BFloat16* const to = reinterpret_cast<BFloat16*>(rows + p * pairs.length);
+      const BFloat16* const from = feats + pairs.in_index[first + p] * stride;
+      memcpy(to, from, static_cast<size_t>(cin) * sizeof(BFloat16));
+      memset(to + cin, 0, static_cast<size_t>(2 * pairs.length - cin) * sizeof(BFloat16));
+      if (first + kPairs + p < pairs.count) {
+        prefetch_row(feats + pairs.in_index[first + kPairs + p] * stride, cin * 2);
+      }
+    }
+    const bool two_rows = count > kTile;
+    for (int panel = 0; panel < panels.count; ++panel) {
+      const int width = panels.width(panel);
+      const int column = panels.first(panel) * panels.lanes;
+      const uint32_t* const weight = pairs.weight + static_cast<int64_t>(column) * pairs.length;
+      const int weight_bytes = width * kCacheLine;
+      for (int v = 0; v < width; v += 2) {
+        const bool two_columns = v + 1 < width;
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int i = 0; i < pairs.length; i += kTile) {
+          const uint32_t* const w = weight + (i * width + v) * kTile;
+          _tile_loadd(4, rows + i, row_bytes);
+          _tile_loadd(6, w, weight_bytes);
+          _tile_dpbf16ps(0, 4, 6);
+          if (two_columns) {
+            _tile_loadd(7, w + kTile, weight_bytes);
+            _tile_dpbf16ps(1, 4, 7);
+          }
+          if (two_rows) {
+            _tile_loadd(5, rows + kTile * pairs.length + i, row_bytes);
+            _tile_dpbf16ps(2, 5, 6);
+            if (two_columns) _tile_dpbf16ps(3, 5, 7);
+          }
+        }
+        constexpr int kProductBytes = 2 * kCacheLine;
+        _tile_stored(0, product, kProductBytes);
+        _tile_stored(1, product + kTile, kProductBytes);
+        _tile_stored(2, product + kTile * 2 * kTile, kProductBytes);
+        _tile_stored(3, product + kTile * 2 * kTile + kTile, kProductBytes);
+        const int at = column + v * kTile;
+        for (int p = 0; p < count; ++p) {
+          float* const y = sums.row(pairs.out_index[first + p]) + at;
+          const float* const before = pairs.start ? pairs.start + at : y;
+          const float* const add = product + p * 2 * kTile;
+          store<float>(y, load<float>(before) + load<float>(add));
+          if (two_columns) {
+            store<float>(y + kTile, load<float>(before + kTile) + load<float>(add + kTile));
+          }
+        }
+      }
+    }
+  }
+}
+#elif defined(__AVX512BF16__)
+constexpr WeightFormat kBf16Weights{2, 1};
+using Bf16Math = PairMath;
+
+/// ... or, for bfloat16 where the processor multiplies it, two channels at a time.
+void multiply_tap(const TapPairs<PairMath>& pairs, const BFloat16* feats, int cin, const Panels& panels,
+                  const SumRows<float>& sums, float* block) {
+  const int64_t stride = pairs.feats_stride;
+  if (cin % 2 == 0 && stride % 2 == 0) {
+    TapPairs<PairMath> in_place = pairs;
+    in_place.feats = reinterpret_cast<const uint32_t*>(feats);
+    in_place.feats_stride = stride / 2;
+    multiply_pairs(in_place, panels, sums);
+    return;
+  }
+  multiply_copied(pairs, panels, sums, reinterpret_cast<uint32_t*>(block),
+                  [&](int32_t row, uint32_t* to) {
+                    to[pairs.length - 1] = 0;
+                    memcpy(to, feats + row * stride, static_cast<size_t>(cin) * sizeof(BFloat16));
+                  });
+}
+#else
+constexpr WeightFormat kBf16Weights{1, 1};
+using Bf16Math = PlainMath<float>;
+#endif
+
+template <class S, class A>
+struct MathOf {
+  using type = PlainMath<A>;
+  static constexpr WeightFormat kFormat{1, 1};
+};
+template <>
+struct MathOf<BFloat16, float> {
+  using type = Bf16Math;
+  static constexpr WeightFormat kFormat = kBf16Weights;
+};
 
 template <class S, class A>
 void finish_row(const ConvTask<S, A>& task, const A* sums, int64_t row, int group) {
@@ -299,36 +528,40 @@ SumRows<A> sum_rows(const ConvTask<S, A>& task, int group, const Panels& panels,
   return SumRows<A>{scratch, panels.padded(), first_row};
 }
 
-/// Scratch: tile_rows * padded sums (unless in place), then kBlockPairs * cin widened inputs.
+/// Scratch: tile_rows * padded sums (unless in place), then a block of copied rows.
 template <class S, class A>
 void conv_tile(const ConvTask<S, A>& task, int64_t tile, A* scratch) {
-  constexpr bool kWidens = sizeof(S) != sizeof(A);
+  using Math = typename MathOf<S, A>::type;
+  using Row = typename Math::Row;
   const PairTiles& pairs = task.pairs;
   const Panels panels(task.cout, kLanes<A>, kMaxVectors);
   const int64_t first_row = pairs.first_row(tile);
   const int64_t last_row = pairs.last_row(tile);
   const int64_t feats_stride = static_cast<int64_t>(task.groups) * task.cin;
-  const int64_t group_weights = static_cast<int64_t>(task.cin) * panels.padded();
+  const int length = MathOf<S, A>::kFormat.rows(task.cin);
+  const int64_t group_weights = static_cast<int64_t>(length) * panels.padded();
   const bool in_place = accumulates_in_place(task, panels.lanes);
   A* const block = in_place ? scratch : scratch + pairs.tile_rows * panels.padded();
 
   for (int group = 0; group < task.groups; ++group) {
     const SumRows<A> sums = sum_rows(task, group, panels, first_row, scratch);
     const A* const bias = task.bias + group * panels.padded();
+    const S* const feats = task.feats + group * task.cin;
     const auto add_tap = [&](int tap, const A* start) {
       const int64_t begin = pairs.first_pair(tile, tap);
-      const int64_t end = pairs.first_pair(tile + 1, tap);
-      const A* const weight =
-          task.weight + (static_cast<int64_t>(tap) * task.groups + group) * group_weights;
-      const S* const feats = task.feats + group * task.cin;
-      if (begin == end) return;
-      if constexpr (kWidens) {
-        multiply_widened(pairs, begin, end, feats, feats_stride, task.cin, weight, panels, sums,
-                         start, block);
-      } else {
-        multiply_pairs(pairs, begin, end, feats, feats_stride, task.cin, weight, panels, sums,
-                       start);
-      }
+      const int64_t count = pairs.first_pair(tile + 1, tap) - begin;
+      if (count == 0) return;
+      const Row* const weight = static_cast<const Row*>(task.weight) +
+                                (static_cast<int64_t>(tap) * task.groups + group) * group_weights;
+      const TapPairs<Math> tap_pairs{pairs.in_index + begin,
+                                     pairs.out_index + begin,
+                                     count,
+                                     reinterpret_cast<const Row*>(feats),
+                                     feats_stride,
+                                     length,
+                                     weight,
+                                     start};
+      multiply_tap(tap_pairs, feats, task.cin, panels, sums, block);
     };
     if (task.full_tap >= 0) {
       add_tap(task.full_tap, bias);
@@ -406,7 +639,7 @@ void weight_grad(const WeightGradTask<S, A>& task, const WeightGradPart& part, i
       for (int64_t r = 0; r < rows.groups; ++r) {
         const int64_t row = rows.begin(r);
         for (int p = 0; p < count; ++p) x_block[p] = x[p] + row;
-        outer_product_for<A>(vectors, static_cast<int>(rows.begin(r + 1) - row))(
+        kOuterProduct<A>.at[vectors][rows.begin(r + 1) - row](
             x_block, g_block, count, dw + row * dw_stride + column, dw_stride);
       }
     }
@@ -480,7 +713,8 @@ uint32_t filter_keys(const HashTableView& table, uint64_t window_key, const uint
 }
 
 template <class S, class A>
-constexpr ConvKernels<S, A> kConvKernels{kLanes<A>, kMaxVectors, conv_tile<S, A>, weight_grad<S, A>};
+constexpr ConvKernels<S, A> kConvKernels{kLanes<A>, kMaxVectors, MathOf<S, A>::kFormat,
+                                         conv_tile<S, A>, weight_grad<S, A>};
 
 }  // namespace
 

@@ -60,7 +60,7 @@ struct ConvTask {
   const S* feats;     // (num_in, groups * cin)
   S* out;             // (num_out, groups * cout)
   const S* residual;  // (num_out, groups * cout) or null: added before the activation
-  const A* weight;    // packed, see pack_weight: (kernel_volume, groups, cin * padded cout)
+  const void* weight;  // packed, see WeightFormat: (kernel_volume, groups, rows, padded cout)
   const A* bias;      // (groups, padded cout), zeros where there is none
   int groups;
   int cin;
@@ -100,17 +100,55 @@ struct ChannelwiseTask {
   int channels;
 };
 
+/// Pairs whose rows are widened or padded together before they are multiplied.
+constexpr int kBlockPairs = 48;
+constexpr int kMaxRowPadding = 64;
+/// Pairs summed in registers before they are added to the weight gradient: bounds the rounding error
+/// of long sums and keeps both sides of the product in the first-level cache.
+constexpr int kGradPairs = 64;
+
+/// True when sums can live in the output itself, without a padded or widened copy.
+template <class S, class A>
+bool accumulates_in_place(const ConvTask<S, A>& task, int lanes) {
+  return sizeof(S) == sizeof(A) && task.cout % lanes == 0;
+}
+
+/// How kernels want a tap's weight: panel after panel, each (rows, lanes * width).
+struct WeightFormat {
+  int channels_per_row;  // 1: a row is one input channel, in A
+                         // 2: two channels beside each other in every element, in bfloat16
+  int row_multiple;      // rows are padded with zeros to a multiple of this
+
+  int rows(int cin) const {
+    const int unpadded = (cin + channels_per_row - 1) / channels_per_row;
+    return (unpadded + row_multiple - 1) / row_multiple * row_multiple;
+  }
+};
+
 template <class S, class A>
 struct ConvKernels {
   int lanes;        // A's per vector
   int max_vectors;  // widest register panel
-  /// `scratch`: conv_scratch_size() A's, private to the calling thread.
+  WeightFormat weight_format;
+  /// `scratch`: conv_scratch() A's, private to the calling thread.
   void (*conv_tile)(const ConvTask<S, A>& task, int64_t tile, A* scratch);
-  /// Adds tiles [first, last) of one part; `scratch`: weight_grad_scratch_size() A's.
+  /// Adds tiles [first, last) of one part; `scratch`: weight_grad_scratch() A's.
   void (*weight_grad)(const WeightGradTask<S, A>& task, const WeightGradPart& part, int64_t first,
                       int64_t last, A* scratch);
 
   Panels panels(int channels) const { return Panels(channels, lanes, max_vectors); }
+
+  /// The sums of a tile (unless they live in the output), then a block of gathered rows.
+  int64_t conv_scratch(const ConvTask<S, A>& task) const {
+    const int64_t sums = task.pairs.tile_rows * panels(task.cout).padded();
+    const int64_t block = int64_t{kBlockPairs} * (task.cin + kMaxRowPadding);
+    return (accumulates_in_place(task, lanes) ? 0 : sums) + block;
+  }
+
+  /// Copies of kGradPairs rows of either side.
+  int64_t weight_grad_scratch(int cin, int cout) const {
+    return int64_t{kGradPairs} * (cin + panels(cout).padded());
+  }
 };
 
 /// Up to 32 keys on their way into a hash table.
@@ -132,18 +170,6 @@ struct SimdKernels {
   void (*channelwise_f32)(const ChannelwiseTask<float>& task, int64_t tile);
   void (*channelwise_f64)(const ChannelwiseTask<double>& task, int64_t tile);
 };
-
-/// Pairs whose rows are widened or padded together before they are multiplied.
-constexpr int kBlockPairs = 48;
-/// Pairs summed in registers before they are added to the weight gradient: bounds the rounding error
-/// of long sums and keeps both sides of the product in the first-level cache.
-constexpr int kGradPairs = 64;
-
-/// True when sums can live in the output itself, without a padded or widened copy.
-template <class S, class A>
-bool accumulates_in_place(const ConvTask<S, A>& task, int lanes) {
-  return sizeof(S) == sizeof(A) && task.cout % lanes == 0;
-}
 
 /// All tables that this build holds and this processor can run, best first; ends with null.
 const SimdKernels* const* available_simd_kernels();
