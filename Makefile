@@ -23,7 +23,7 @@ test: $(VENV)/.built
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 demo: $(VENV)/.built
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m examples.demo
 
 lint: $(VENV)/.built
 	$(BIN)/ruff check .

@@ -34,8 +34,9 @@ void quantize(const TensorView& points, const std::optional<TensorView>& batch,
     result = is_double ? run(points.as<double>()) : run(points.as<float>());
   }
   if (result.bad_row == cpu::kNoBadRow) return;
-  TSL_CHECK(result.is_finite, ValueError, "quantize: points must be finite, got NaN or infinity in row ",
-            result.bad_row, ". Drop such points first, for example with torch.isfinite.");
+  TSL_CHECK(result.is_finite, ValueError,
+            "quantize: points must be finite, got NaN or infinity in row ", result.bad_row,
+            ". Drop such points first, for example with torch.isfinite.");
   throw ValueError(message("quantize: points must fall into voxels [", kAxisMin, ", ", kAxisMax,
                            "] and batch 0..", kBatchMax, ", got another in row ", result.bad_row,
                            ". Use larger voxels, another origin, or crop the cloud."));
@@ -62,8 +63,8 @@ bool is_morton_ordered(const TensorView& coords, int threads) {
   return cpu::is_morton_ordered(data, coords.shape[0], threads);
 }
 
-void unique_coords(const TensorView& coords, const TensorView& point_to_voxel, const TensorView& order,
-                   const py::function& allocator, int threads) {
+void unique_coords(const TensorView& coords, const TensorView& point_to_voxel,
+                   const TensorView& order, const py::function& allocator, int threads) {
   const int64_t count = coords.shape[0];
   const Coord* const data = coords.coords("unique_coords: coords");
   int64_t* const voxel_of =
@@ -76,8 +77,10 @@ void unique_coords(const TensorView& coords, const TensorView& point_to_voxel, c
   }
   const int64_t groups = static_cast<int64_t>(unique.group_ptr.size()) - 1;
   const auto [voxels, ptr] = allocate<2>(allocator, groups);
-  Coord* const voxel = voxels.expect("unique_coords: voxels", DType::kInt32, {groups, 4}).as<Coord>();
-  int64_t* const group_ptr = ptr.expect("unique_coords: ptr", DType::kInt64, {groups + 1}).as<int64_t>();
+  Coord* const voxel =
+      voxels.expect("unique_coords: voxels", DType::kInt32, {groups, 4}).as<Coord>();
+  int64_t* const group_ptr =
+      ptr.expect("unique_coords: ptr", DType::kInt64, {groups + 1}).as<int64_t>();
   const py::gil_scoped_release release;
   std::copy(unique.group_ptr.begin(), unique.group_ptr.end(), group_ptr);
   cpu::for_each(groups, threads, [&](int64_t group) {
@@ -93,8 +96,7 @@ void coarsen(const TensorView& coords, const TensorView& parent, const py::funct
              int threads) {
   const int64_t count = coords.shape[0];
   const Coord* const data = coords.coords("coarsen: coords");
-  int32_t* const parent_of =
-      parent.expect("coarsen: parent", DType::kInt32, {count}).as<int32_t>();
+  int32_t* const parent_of = parent.expect("coarsen: parent", DType::kInt32, {count}).as<int32_t>();
   cpu::Coarsened coarsened;
   {
     const py::gil_scoped_release release;
@@ -103,8 +105,10 @@ void coarsen(const TensorView& coords, const TensorView& parent, const py::funct
   const int64_t cells = static_cast<int64_t>(coarsened.child_mask.size());
   const auto [coarse, ptr, mask] = allocate<3>(allocator, cells);
   Coord* const cell = coarse.expect("coarsen: coarse", DType::kInt32, {cells, 4}).as<Coord>();
-  int32_t* const child_ptr = ptr.expect("coarsen: child_ptr", DType::kInt32, {cells + 1}).as<int32_t>();
-  uint8_t* const child_mask = mask.expect("coarsen: child_mask", DType::kUInt8, {cells}).as<uint8_t>();
+  int32_t* const child_ptr =
+      ptr.expect("coarsen: child_ptr", DType::kInt32, {cells + 1}).as<int32_t>();
+  uint8_t* const child_mask =
+      mask.expect("coarsen: child_mask", DType::kUInt8, {cells}).as<uint8_t>();
   const py::gil_scoped_release release;
   std::copy(coarsened.child_ptr.begin(), coarsened.child_ptr.end(), child_ptr);
   std::copy(coarsened.child_mask.begin(), coarsened.child_mask.end(), child_mask);
@@ -116,8 +120,9 @@ void coarsen(const TensorView& coords, const TensorView& parent, const py::funct
 }
 
 void hand_over(const cpu::Sites& sites, const char* function, const py::function& allocator) {
-  TSL_CHECK(sites.all_in_range, ValueError, function, ": coords must leave room for the kernel inside [",
-            kAxisMin, ", ", kAxisMax, "], got sites whose outputs lie outside. Shift the cloud or give ",
+  TSL_CHECK(sites.all_in_range, ValueError, function,
+            ": coords must leave room for the kernel inside [", kAxisMin, ", ", kAxisMax,
+            "], got sites whose outputs lie outside. Shift the cloud or give ",
             "the tensor a spatial_shape.");
   const int64_t count = static_cast<int64_t>(sites.coords.size());
   const auto [out] = allocate<1>(allocator, count);
@@ -152,8 +157,8 @@ void fine_sites(const TensorView& coords, const GeometryTriples& geometry,
   hand_over(sites, "fine_sites", allocator);
 }
 
-std::array<int64_t, 3> extent(const GeometryTriples& geometry,
-                              const std::array<int64_t, 3>& shape, bool transposed) {
+std::array<int64_t, 3> extent(const GeometryTriples& geometry, const std::array<int64_t, 3>& shape,
+                              bool transposed) {
   const ConvGeometry g = geometry_of(geometry);
   std::array<int64_t, 3> result{};
   for (int axis = 0; axis < 3; ++axis) {
@@ -172,7 +177,8 @@ void register_coords(py::module_& module) {
   module.attr("batch_max") = kBatchMax;
   module.def("quantize", &quantize, py::arg("points"), py::arg("batch"), py::arg("voxel_size"),
              py::arg("origin"), py::arg("coords"), py::arg("threads"));
-  module.def("check_range", &check_range, py::arg("coords"), py::arg("function"), py::arg("threads"));
+  module.def("check_range", &check_range, py::arg("coords"), py::arg("function"),
+             py::arg("threads"));
   module.def("is_morton_ordered", &is_morton_ordered, py::arg("coords"), py::arg("threads"));
   module.def("unique_coords", &unique_coords, py::arg("coords"), py::arg("point_to_voxel"),
              py::arg("order"), py::arg("allocate"), py::arg("threads"));

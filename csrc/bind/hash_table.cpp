@@ -15,7 +15,8 @@
 
 namespace tsl::bind {
 
-HashTableView table_of(const TableTensors& tensors, const char* function, dlpack::DeviceType device) {
+HashTableView table_of(const TableTensors& tensors, const char* function,
+                       dlpack::DeviceType device) {
   const auto& [keys, rows, filter] = tensors;
   keys.expect(message(function, ": keys").c_str(), DType::kInt64, {-1}, device);
   const int64_t slots = keys.shape[0];
@@ -53,7 +54,8 @@ void hash_build(const TensorView& coords, const TableTensors& tensors, int threa
     return;
   }
 #endif
-  TSL_CHECK(device == dlpack::kCpu, MachineError, "hash_build: coords must be on the CPU, got CUDA. ",
+  TSL_CHECK(device == dlpack::kCpu, MachineError,
+            "hash_build: coords must be on the CPU, got CUDA. ",
             "This build has no CUDA part: install nvcc and reinstall with TSL_CUDA=ON.");
   const py::gil_scoped_release release;
   std::fill(table.keys, table.keys + table.capacity + 1, kEmptyKey);
@@ -78,7 +80,8 @@ void hash_lookup(const TableTensors& tensors, const TensorView& coords, const Te
     return;
   }
 #endif
-  TSL_CHECK(device == dlpack::kCpu, MachineError, "hash_lookup: coords must be on the CPU, got CUDA. ",
+  TSL_CHECK(device == dlpack::kCpu, MachineError,
+            "hash_lookup: coords must be on the CPU, got CUDA. ",
             "This build has no CUDA part: install nvcc and reinstall with TSL_CUDA=ON.");
   const py::gil_scoped_release release;
   cpu::for_each(count, threads, lookup);

@@ -12,6 +12,7 @@ namespace tsl::bind {
 using TableTensors = std::array<TensorView, 3>;
 
 /// Checks them against each other; `function` starts the message.
-HashTableView table_of(const TableTensors& tensors, const char* function, dlpack::DeviceType device);
+HashTableView table_of(const TableTensors& tensors, const char* function,
+                       dlpack::DeviceType device);
 
 }  // namespace tsl::bind

@@ -67,7 +67,8 @@ void neighbors_descend(const TensorView& cell_mask, const TensorView& cell_ptr,
   const cpu::Descent descent{
       table_of(cell_mask, cell_ptr, cell_rows, "neighbors_descend"),
       child_ptr.expect("neighbors_descend: child_ptr", DType::kInt32, {cells + 1}).as<int32_t>(),
-      child_mask.expect("neighbors_descend: child_mask", DType::kUInt8, {cells}).as<uint8_t>(), cells};
+      child_mask.expect("neighbors_descend: child_mask", DType::kUInt8, {cells}).as<uint8_t>(),
+      cells};
   TSL_CHECK(descent.child_ptr[cells] == children, ValueError,
             "neighbors_descend: mask must have one row per child, got ", children, " for ",
             descent.child_ptr[cells], " children. Pass the level that was coarsened.");
@@ -75,8 +76,8 @@ void neighbors_descend(const TensorView& cell_mask, const TensorView& cell_ptr,
 }
 
 void pairs_by_tap(const TensorView& mask, const TensorView& ptr, const TensorView& rows,
-                  const TensorView& in_index, const TensorView& out_index, const TensorView& tap_ptr,
-                  int threads) {
+                  const TensorView& in_index, const TensorView& out_index,
+                  const TensorView& tap_ptr, int threads) {
   const NeighborTable table = table_of(mask, ptr, rows, "pairs_by_tap");
   const int64_t num_out = mask.shape[0];
   const int64_t pairs = rows.shape[0];
@@ -85,8 +86,10 @@ void pairs_by_tap(const TensorView& mask, const TensorView& ptr, const TensorVie
   TSL_CHECK(mask_words(volume) == table.words, ValueError, "pairs_by_tap: tap_ptr must have ",
             "kernel_volume + 1 entries for ", table.words, " mask words, got ", volume + 1,
             ". Pass the kernel volume of the map.");
-  int32_t* const in = in_index.expect("pairs_by_tap: in_index", DType::kInt32, {pairs}).as<int32_t>();
-  int32_t* const out = out_index.expect("pairs_by_tap: out_index", DType::kInt32, {pairs}).as<int32_t>();
+  int32_t* const in =
+      in_index.expect("pairs_by_tap: in_index", DType::kInt32, {pairs}).as<int32_t>();
+  int32_t* const out =
+      out_index.expect("pairs_by_tap: out_index", DType::kInt32, {pairs}).as<int32_t>();
   const py::gil_scoped_release release;
   cpu::pairs_by_tap(table, num_out, volume, tap_ptr.as<int64_t>(), in, out, threads);
 }
@@ -103,7 +106,8 @@ void transpose_pairs(const TensorView& in_index, const TensorView& out_index,
   const int32_t* const out = index(out_index, "transpose_pairs: out_index");
   int32_t* const to_in = index(new_in, "transpose_pairs: new_in");
   int32_t* const to_out = index(new_out, "transpose_pairs: new_out");
-  const int64_t* const ptr = tap_ptr.expect("transpose_pairs: tap_ptr", DType::kInt64, {-1}).as<int64_t>();
+  const int64_t* const ptr =
+      tap_ptr.expect("transpose_pairs: tap_ptr", DType::kInt64, {-1}).as<int64_t>();
   const py::gil_scoped_release release;
   cpu::transpose_pairs(in, out, ptr, volume, num_in, to_in, to_out, threads);
 }
@@ -112,9 +116,12 @@ void tile_pairs(const TensorView& out_index, const TensorView& tap_ptr, int64_t 
                 const TensorView& tile_ptr, int threads) {
   const int volume = static_cast<int>(tap_ptr.shape[0] - 1);
   const int64_t tiles = tile_ptr.shape[0] - 1;
-  const int32_t* const out = out_index.expect("tile_pairs: out_index", DType::kInt32, {-1}).as<int32_t>();
-  const int64_t* const ptr = tap_ptr.expect("tile_pairs: tap_ptr", DType::kInt64, {-1}).as<int64_t>();
-  int64_t* const to = tile_ptr.expect("tile_pairs: tile_ptr", DType::kInt64, {-1, volume}).as<int64_t>();
+  const int32_t* const out =
+      out_index.expect("tile_pairs: out_index", DType::kInt32, {-1}).as<int32_t>();
+  const int64_t* const ptr =
+      tap_ptr.expect("tile_pairs: tap_ptr", DType::kInt64, {-1}).as<int64_t>();
+  int64_t* const to =
+      tile_ptr.expect("tile_pairs: tile_ptr", DType::kInt64, {-1, volume}).as<int64_t>();
   const py::gil_scoped_release release;
   cpu::tile_pairs(out, ptr, volume, tile_rows, tiles, to, threads);
 }

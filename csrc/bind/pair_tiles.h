@@ -17,9 +17,14 @@ inline cpu::PairTiles pair_tiles(const TensorView& in_index, const TensorView& o
   TSL_CHECK(tile_rows > 0, ValueError, function, ": tile_rows must be positive, got ", tile_rows,
             ". Use the tile_rows that tile_ptr was made with.");
   const int64_t tiles = (num_out + tile_rows - 1) / tile_rows;
-  tile_ptr.expect(message(function, ": tile_ptr").c_str(), DType::kInt64, {tiles + 1, kernel_volume});
-  return cpu::PairTiles{in_index.as<int32_t>(), out_index.as<int32_t>(), tile_ptr.as<int64_t>(),
-                        static_cast<int>(kernel_volume), tile_rows, num_out};
+  tile_ptr.expect(message(function, ": tile_ptr").c_str(), DType::kInt64,
+                  {tiles + 1, kernel_volume});
+  return cpu::PairTiles{in_index.as<int32_t>(),
+                        out_index.as<int32_t>(),
+                        tile_ptr.as<int64_t>(),
+                        static_cast<int>(kernel_volume),
+                        tile_rows,
+                        num_out};
 }
 
 /// run(type tag) for float32 and float64; half types are widened in Python for these operators.

@@ -114,6 +114,65 @@ void interpolate_backward(const TensorView& grad_out, const TensorView& index,
   });
 }
 
+void column_sums(const TensorView& a, const std::optional<TensorView>& b, const TensorView& sum,
+                 const std::optional<TensorView>& product, int threads) {
+  const DType dtype = a.dtype;
+  const int64_t rows = a.shape[0];
+  const int64_t channels = a.shape[1];
+  a.expect("column_sums: a", dtype, {-1, -1});
+  if (b) b->expect("column_sums: b", dtype, {rows, channels});
+  sum.expect("column_sums: sum", DType::kFloat64, {channels});
+  TSL_CHECK(b.has_value() == product.has_value(), ValueError,
+            "column_sums: product must be given with b, got one without the other. Pass both.");
+  if (product) product->expect("column_sums: product", DType::kFloat64, {channels});
+  const py::gil_scoped_release release;
+  dispatch_plain(dtype, "column_sums", [&](auto tag) {
+    using T = decltype(tag);
+    cpu::column_sums(a.as<T>(), b ? b->as<T>() : nullptr, rows, channels, sum.as<double>(),
+                     product ? product->as<double>() : nullptr, threads);
+  });
+}
+
+void column_moments(const TensorView& feats, const TensorView& mean, const TensorView& variance,
+                    int threads) {
+  const DType dtype = feats.dtype;
+  const int64_t channels = feats.shape[1];
+  feats.expect("column_moments: feats", dtype, {-1, -1});
+  mean.expect("column_moments: mean", DType::kFloat64, {channels});
+  variance.expect("column_moments: variance", DType::kFloat64, {channels});
+  const py::gil_scoped_release release;
+  dispatch_plain(dtype, "column_moments", [&](auto tag) {
+    using T = decltype(tag);
+    cpu::column_moments(feats.as<T>(), feats.shape[0], channels, mean.as<double>(),
+                        variance.as<double>(), threads);
+  });
+}
+
+void scale_shift(const TensorView& x, const TensorView& scale, const std::optional<TensorView>& shift,
+                 const std::optional<TensorView>& other, const std::optional<TensorView>& other_scale,
+                 const TensorView& out, int threads) {
+  const DType dtype = x.dtype;
+  const int64_t rows = x.shape[0];
+  const int64_t channels = x.shape[1];
+  x.expect("scale_shift: x", dtype, {-1, -1});
+  scale.expect("scale_shift: scale", dtype, {channels});
+  if (shift) shift->expect("scale_shift: shift", dtype, {channels});
+  TSL_CHECK(other.has_value() == other_scale.has_value(), ValueError,
+            "scale_shift: other_scale must be given with other, got one without the other. Pass both.");
+  if (other) other->expect("scale_shift: other", dtype, {rows, channels});
+  if (other_scale) other_scale->expect("scale_shift: other_scale", dtype, {channels});
+  out.expect("scale_shift: out", dtype, {rows, channels});
+  const py::gil_scoped_release release;
+  dispatch_plain(dtype, "scale_shift", [&](auto tag) {
+    using T = decltype(tag);
+    const cpu::ScaledColumns<T> first{x.as<T>(), scale.as<T>()};
+    const cpu::ScaledColumns<T> second{other ? other->as<T>() : nullptr,
+                                       other_scale ? other_scale->as<T>() : nullptr};
+    cpu::scale_shift(first, second, shift ? shift->as<T>() : nullptr, rows, channels, out.as<T>(),
+                     threads);
+  });
+}
+
 }  // namespace
 
 void register_reduce(py::module_& module) {
@@ -129,6 +188,12 @@ void register_reduce(py::module_& module) {
              py::arg("out"), py::arg("threads"));
   module.def("interpolate_backward", &interpolate_backward, py::arg("grad_out"), py::arg("index"),
              py::arg("weight"), py::arg("grad_feats"), py::arg("threads"));
+  module.def("column_sums", &column_sums, py::arg("a"), py::arg("b"), py::arg("sum"),
+             py::arg("product"), py::arg("threads"));
+  module.def("column_moments", &column_moments, py::arg("feats"), py::arg("mean"),
+             py::arg("variance"), py::arg("threads"));
+  module.def("scale_shift", &scale_shift, py::arg("x"), py::arg("scale"), py::arg("shift"),
+             py::arg("other"), py::arg("other_scale"), py::arg("out"), py::arg("threads"));
 }
 
 }  // namespace tsl::bind

@@ -40,9 +40,10 @@ void dispatch(DType dtype, const cpu::SimdKernels& kernels, const char* function
 
 void sparse_conv(const TensorView& feats, const TensorView& weight,
                  const std::optional<TensorView>& bias, const std::optional<TensorView>& residual,
-                 const TensorView& in_index, const TensorView& out_index, const TensorView& tile_ptr,
-                 int64_t tile_rows, int groups, bool transposed, bool mirrored, int full_tap, bool relu,
-                 const TensorView& out, int threads, const std::optional<std::string>& simd) {
+                 const TensorView& in_index, const TensorView& out_index,
+                 const TensorView& tile_ptr, int64_t tile_rows, int groups, bool transposed,
+                 bool mirrored, int full_tap, bool relu, const TensorView& out, int threads,
+                 const std::optional<std::string>& simd) {
   const int64_t num_out = out.shape[0];
   const int64_t volume = weight.shape[0];
   const DType dtype = feats.dtype;
@@ -57,8 +58,12 @@ void sparse_conv(const TensorView& feats, const TensorView& weight,
   if (residual) residual->expect("sparse_conv: residual", dtype, {num_out, out_channels});
   const cpu::PairTiles pairs =
       pair_tiles(in_index, out_index, tile_ptr, tile_rows, num_out, volume, "sparse_conv");
-  const cpu::WeightLayout layout{static_cast<int>(volume), groups, static_cast<int>(in_channels / groups),
-                                 static_cast<int>(out_channels / groups), transposed, mirrored};
+  const cpu::WeightLayout layout{static_cast<int>(volume),
+                                 groups,
+                                 static_cast<int>(in_channels / groups),
+                                 static_cast<int>(out_channels / groups),
+                                 transposed,
+                                 mirrored};
   const auto run = [&](auto tag, const auto& kernels) {
     using S = decltype(tag);
     const cpu::ConvArguments<S> arguments{pairs,
@@ -91,10 +96,11 @@ void sparse_conv_weight_grad(const TensorView& feats, const TensorView& grad_out
   grad_weight.expect("sparse_conv_weight_grad: grad_weight",
                      dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32,
                      {-1, cin, out_channels});
-  // The tiles only cut the work, so lists read backwards (tiles over the other side) will do as well.
+  // The tiles only cut the work, so lists read backwards (tiles over the other side) will do as
+  // well.
   const int64_t tiled_rows = (tile_ptr.shape[0] - 1) * tile_rows;
-  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows, tiled_rows, volume,
-                                          "sparse_conv_weight_grad");
+  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows, tiled_rows,
+                                          volume, "sparse_conv_weight_grad");
   const auto run = [&](auto tag, const auto& kernels) {
     using S = decltype(tag);
     using A = std::conditional_t<std::is_same_v<S, double>, double, float>;
@@ -149,8 +155,8 @@ void channelwise_weight_grad(const TensorView& feats, const TensorView& grad_out
   grad_out.expect("channelwise_weight_grad: grad_out", dtype, {-1, channels});
   grad_weight.expect("channelwise_weight_grad: grad_weight", dtype, {-1, channels});
   const int64_t tiled_rows = (tile_ptr.shape[0] - 1) * tile_rows;
-  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows, tiled_rows, volume,
-                                          "channelwise_weight_grad");
+  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows, tiled_rows,
+                                          volume, "channelwise_weight_grad");
   const py::gil_scoped_release release;
   dispatch_plain(dtype, "channelwise_weight_grad", [&](auto tag) {
     using S = decltype(tag);

@@ -18,9 +18,10 @@ DType dtype_of(const dlpack::DataType& type) {
   if (is(dlpack::kInt, 64)) return DType::kInt64;
   if (is(dlpack::kUInt, 8)) return DType::kUInt8;
   if (is(dlpack::kBool, 8)) return DType::kBool;
-  throw TypeError(message("torchsparse_lite: tensor must have dtype float32, float64, bfloat16, "
-                          "float16, int32, int64, uint8 or bool, got DLPack type code ",
-                          int{type.code}, " with ", int{type.bits}, " bits. Convert it with .to()."));
+  throw TypeError(
+      message("torchsparse_lite: tensor must have dtype float32, float64, bfloat16, "
+              "float16, int32, int64, uint8 or bool, got DLPack type code ",
+              int{type.code}, " with ", int{type.bits}, " bits. Convert it with .to()."));
 }
 
 bool is_row_major(const dlpack::Tensor& tensor) {
@@ -47,9 +48,10 @@ std::string listed(const int64_t* values, int count) {
 TensorView view_of(const dlpack::Tensor& tensor) {
   TSL_CHECK(tensor.ndim <= kMaxDims, ValueError, "torchsparse_lite: tensor must have at most ",
             kMaxDims, " dimensions, got ", tensor.ndim, ". Reshape it.");
-  TSL_CHECK(is_row_major(tensor), ValueError, "torchsparse_lite: tensor must be contiguous, got shape ",
-            listed(tensor.shape, tensor.ndim), " with strides ", listed(tensor.strides, tensor.ndim),
-            ". Call .contiguous() on it.");
+  TSL_CHECK(is_row_major(tensor), ValueError,
+            "torchsparse_lite: tensor must be contiguous, got shape ",
+            listed(tensor.shape, tensor.ndim), " with strides ",
+            listed(tensor.strides, tensor.ndim), ". Call .contiguous() on it.");
   TensorView view;
   view.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
   view.dtype = dtype_of(tensor.dtype);

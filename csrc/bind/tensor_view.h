@@ -41,7 +41,8 @@ struct TensorView {
   }
 
   /// Refuses another type, shape (-1: any extent) or device; `argument` is "<function>: <name>".
-  const TensorView& expect(const char* argument, DType wanted, std::initializer_list<int64_t> extents,
+  const TensorView& expect(const char* argument, DType wanted,
+                           std::initializer_list<int64_t> extents,
                            dlpack::DeviceType wanted_device = dlpack::kCpu) const;
 
   /// (N, 4) int32 on the CPU.

@@ -28,7 +28,7 @@ std::string message(const Parts&... parts) {
 
 }  // namespace tsl
 
-#define TSL_CHECK(condition, Error, ...)                                 \
-  do {                                                                   \
-    if (!(condition)) throw ::tsl::Error(::tsl::message(__VA_ARGS__));   \
+#define TSL_CHECK(condition, Error, ...)                               \
+  do {                                                                 \
+    if (!(condition)) throw ::tsl::Error(::tsl::message(__VA_ARGS__)); \
   } while (false)

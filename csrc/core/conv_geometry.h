@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // The relation between fine and coarse sites. Nobody else computes it:
 //
-//     fine = stride * coarse + dilation * tap - padding          (per axis, tap in 0..kernel_size-1)
+//     fine = stride * coarse + dilation * tap - padding          (per axis, tap in
+//     0..kernel_size-1)
 //
-// It is that of torch.nn.Conv3d (cross-correlation), read from either side. "Fine" is the input of a
-// strided convolution and the output of a transposed one. Taps are numbered row-major: x slowest.
+// It is that of torch.nn.Conv3d (cross-correlation), read from either side. "Fine" is the input of
+// a strided convolution and the output of a transposed one. Taps are numbered row-major: x slowest.
 #pragma once
 
 #include <cstdint>
@@ -48,7 +49,8 @@ struct ConvGeometry {
   }
 
   /// False when no coarse site sees `fine` through the tap: the stride does not divide.
-  TSL_HOST_DEVICE bool coarse_axis(int axis, int64_t fine, int64_t tap_axis, int64_t* coarse) const {
+  TSL_HOST_DEVICE bool coarse_axis(int axis, int64_t fine, int64_t tap_axis,
+                                   int64_t* coarse) const {
     const int64_t offset = fine + padding[axis] - dilation[axis] * tap_axis;
     *coarse = floor_div(offset, stride[axis]);
     return *coarse * stride[axis] == offset;
@@ -63,12 +65,13 @@ struct ConvGeometry {
 
   /// Extent of the coarse grid over a fine grid of `size` sites, as torch.nn.Conv3d; at least 0.
   TSL_HOST_DEVICE int64_t coarse_extent(int axis, int64_t size) const {
-    const int64_t reach = size + 2 * int64_t{padding[axis]} -
-                          int64_t{dilation[axis]} * (kernel_size[axis] - 1) - 1;
+    const int64_t reach =
+        size + 2 * int64_t{padding[axis]} - int64_t{dilation[axis]} * (kernel_size[axis] - 1) - 1;
     return reach < 0 ? 0 : reach / stride[axis] + 1;
   }
 
-  /// Extent of the fine grid over a coarse grid of `size` sites, as torch.nn.ConvTranspose3d; at least 0.
+  /// Extent of the fine grid over a coarse grid of `size` sites, as torch.nn.ConvTranspose3d; at
+  /// least 0.
   TSL_HOST_DEVICE int64_t fine_extent(int axis, int64_t size) const {
     const int64_t extent = (size - 1) * stride[axis] - 2 * int64_t{padding[axis]} +
                            int64_t{dilation[axis]} * (kernel_size[axis] - 1) + 1;

@@ -3,8 +3,9 @@
 //
 // Both keys hold batch (10 bits) and three axes (18 bits each, biased by 2^17), so they are unique
 // over the whole legal range and use every bit of the word:
-//   packed key   batch | x | y | z            neighbours differ by a constant: used by the hash table
-//   Morton key   batch | interleaved x, y, z  children of a cell are contiguous: used for row order
+//   packed key   batch | x | y | z            neighbours differ by a constant: used by the hash
+//   table Morton key   batch | interleaved x, y, z  children of a cell are contiguous: used for row
+//   order
 #pragma once
 
 #include <cstdint>
@@ -47,7 +48,8 @@ TSL_HOST_DEVICE uint64_t packed_key(const Coord& c) {
          (biased(c.y) << kPackedShiftY) | biased(c.z);
 }
 
-/// What to add (modulo 2^64) to a packed key to move by (x, y, z); valid while no axis leaves its range.
+/// What to add (modulo 2^64) to a packed key to move by (x, y, z); valid while no axis leaves its
+/// range.
 TSL_HOST_DEVICE uint64_t packed_key_step(int64_t x, int64_t y, int64_t z) {
   return (static_cast<uint64_t>(x) << kPackedShiftX) + (static_cast<uint64_t>(y) << kPackedShiftY) +
          static_cast<uint64_t>(z);

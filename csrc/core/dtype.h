@@ -36,7 +36,8 @@ TSL_HOST_DEVICE float to_float(BFloat16 v) { return float_from_bits(uint32_t{v.b
 /// Round to nearest even; NaN stays NaN.
 TSL_HOST_DEVICE BFloat16 to_bfloat16(float value) {
   const uint32_t bits = bits_from_float(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return BFloat16{static_cast<uint16_t>((bits >> 16) | 0x40u)};
+  if ((bits & 0x7fffffffu) > 0x7f800000u)
+    return BFloat16{static_cast<uint16_t>((bits >> 16) | 0x40u)};
   return BFloat16{static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
 
@@ -44,7 +45,8 @@ TSL_HOST_DEVICE BFloat16 to_bfloat16(float value) {
 TSL_HOST_DEVICE float to_float(Float16 v) {
   const uint32_t sign = uint32_t{v.bits & 0x8000u} << 16;
   const uint32_t magnitude = v.bits & 0x7fffu;
-  if (magnitude >= 0x7c00u) return float_from_bits(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
+  if (magnitude >= 0x7c00u)
+    return float_from_bits(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
   if (magnitude >= 0x0400u) return float_from_bits(sign | ((magnitude << 13) + 0x38000000u));
   const float subnormal = static_cast<float>(magnitude) * 5.9604644775390625e-8f;  // 2^-24
   return float_from_bits(sign | bits_from_float(subnormal));

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
-// Open-addressing hash table from packed coordinate keys to rows, over buffers that the caller owns.
+// Open-addressing hash table from packed coordinate keys to rows, over buffers that the caller
+// owns.
 //
 // Linear probing from splitmix64(key); the capacity is a power of two and at least twice the number
-// of keys, so probes are short and always end: every loop is bounded by the capacity. Whole keys are
-// compared, never hashes. The key that looks like "empty" is a legal coordinate (the last of all);
-// it lives in one extra slot behind the table.
+// of keys, so probes are short and always end: every loop is bounded by the capacity. Whole keys
+// are compared, never hashes. The key that looks like "empty" is a legal coordinate (the last of
+// all); it lives in one extra slot behind the table.
 //
-// Most lookups of a neighbour search miss. A filter of eight bits a slot, indexed by other bits of the
-// same hash, turns away 9 misses of 10 and more with one read from a small array.
+// Most lookups of a neighbour search miss. A filter of eight bits a slot, indexed by other bits of
+// the same hash, turns away 9 misses of 10 and more with one read from a small array.
 //
 // Memory: 13 bytes a slot, 26 to 52 bytes a key.
 #pragma once

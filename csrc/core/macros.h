@@ -5,6 +5,7 @@
 #ifdef __CUDACC__
 #define TSL_HOST_DEVICE __host__ __device__ __forceinline__
 #else
-// Always inlined, so that no copy compiled for one instruction set can be linked into code for another.
+// Always inlined, so that no copy compiled for one instruction set can be linked into code for
+// another.
 #define TSL_HOST_DEVICE inline __attribute__((always_inline))
 #endif

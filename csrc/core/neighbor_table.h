@@ -13,7 +13,9 @@ namespace tsl {
 
 constexpr int kMaskBits = 32;
 
-TSL_HOST_DEVICE int mask_words(int kernel_volume) { return (kernel_volume + kMaskBits - 1) / kMaskBits; }
+TSL_HOST_DEVICE int mask_words(int kernel_volume) {
+  return (kernel_volume + kMaskBits - 1) / kMaskBits;
+}
 
 /// Read-only view; all arrays belong to the caller.
 struct NeighborTable {

@@ -9,7 +9,8 @@
 namespace tsl::cpu {
 namespace {
 
-/// First index of [0, count) for which is_bad(i); scans in parallel, answers as a serial scan would.
+/// First index of [0, count) for which is_bad(i); scans in parallel, answers as a serial scan
+/// would.
 template <class IsBad>
 int64_t find_first(int64_t count, int threads, const IsBad& is_bad) {
   const Blocks blocks(count, kMinBlock, threads);
@@ -28,8 +29,8 @@ int64_t find_first(int64_t count, int threads, const IsBad& is_bad) {
   return kNoBadRow;
 }
 
-/// Bits that tell the given coordinates apart, per axis and for the batch. Dropping the bits between
-/// the sign and the largest magnitude changes neither equality nor Morton order.
+/// Bits that tell the given coordinates apart, per axis and for the batch. Dropping the bits
+/// between the sign and the largest magnitude changes neither equality nor Morton order.
 struct KeyBits {
   int axis = 1;
   int batch = 0;
@@ -98,8 +99,9 @@ unsigned octant(const Coord& c) {
 }  // namespace
 
 template <class T>
-QuantizeResult quantize(const T* xyz, const int32_t* batch, int64_t count, const double voxel_size[3],
-                        const double origin[3], Coord* coords, int threads) {
+QuantizeResult quantize(const T* xyz, const int32_t* batch, int64_t count,
+                        const double voxel_size[3], const double origin[3], Coord* coords,
+                        int threads) {
   const T size[3] = {T(voxel_size[0]), T(voxel_size[1]), T(voxel_size[2])};
   const T shift[3] = {T(origin[0]), T(origin[1]), T(origin[2])};
   const auto cell = [&](int64_t i, int axis) {
@@ -160,8 +162,8 @@ UniqueCoords unique_coords(const Coord* coords, int64_t count, int threads) {
     // Key and row share one word: half the bytes to move in every pass.
     std::vector<uint64_t> records(size);
     for_each(count, threads, [&](int64_t i) {
-      records[static_cast<size_t>(i)] =
-          bits.key(coords[i]) | static_cast<uint64_t>(i) << bits.total();
+      records[static_cast<size_t>(i)] = bits.key(coords[i]) | static_cast<uint64_t>(i)
+                                                                  << bits.total();
     });
     const uint64_t key_mask = (uint64_t{1} << bits.total()) - 1;
     return group(
@@ -179,7 +181,9 @@ UniqueCoords unique_coords(const Coord* coords, int64_t count, int threads) {
 
 Coarsened coarsen(const Coord* coords, int64_t count, int threads) {
   const Blocks blocks(count, kMinBlock, threads);
-  const auto starts_cell = [&](int64_t i) { return i == 0 || !same_cell(coords[i], coords[i - 1]); };
+  const auto starts_cell = [&](int64_t i) {
+    return i == 0 || !same_cell(coords[i], coords[i - 1]);
+  };
   std::vector<int64_t> cell_begin(static_cast<size_t>(blocks.blocks) + 1, 0);
   parallel_blocks(blocks, [&](int64_t block) {
     int64_t cells = 0;

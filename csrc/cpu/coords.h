@@ -17,11 +17,12 @@ struct QuantizeResult {
   bool is_finite = true;
 };
 
-/// coords[i] = (batch[i], floor((xyz[i] - origin) / voxel_size)), computed in the type of the points.
-/// `batch` may be null (all zero). Stops being meaningful behind the first bad row.
+/// coords[i] = (batch[i], floor((xyz[i] - origin) / voxel_size)), computed in the type of the
+/// points. `batch` may be null (all zero). Stops being meaningful behind the first bad row.
 template <class T>
-QuantizeResult quantize(const T* xyz, const int32_t* batch, int64_t count, const double voxel_size[3],
-                        const double origin[3], Coord* coords, int threads);
+QuantizeResult quantize(const T* xyz, const int32_t* batch, int64_t count,
+                        const double voxel_size[3], const double origin[3], Coord* coords,
+                        int threads);
 
 /// Index of the first coordinate outside the representable range, or kNoBadRow.
 int64_t first_out_of_range(const Coord* coords, int64_t count, int threads);

@@ -138,7 +138,8 @@ class WindowLookup {
 
 struct BlockParts : std::array<BlockPart, kDescentTaps> {
   BlockParts() {
-    for (int tap = 0; tap < kDescentTaps; ++tap) (*this)[static_cast<size_t>(tap)] = block_part(tap);
+    for (int tap = 0; tap < kDescentTaps; ++tap)
+      (*this)[static_cast<size_t>(tap)] = block_part(tap);
   }
 };
 
@@ -298,7 +299,8 @@ void transpose_pairs(const int32_t* in_index, const int32_t* out_index, const in
       std::copy(out_index + begin, out_index + end, new_in + begin);
       return;
     }
-    // Through one tap an input feeds at most one output, so a table over the inputs sorts the pairs.
+    // Through one tap an input feeds at most one output, so a table over the inputs sorts the
+    // pairs.
     std::vector<int32_t>& output = out_of_input[static_cast<size_t>(worker)];
     output.assign(static_cast<size_t>(num_in), kNoRow);
     for (int64_t p = begin; p < end; ++p) output[static_cast<size_t>(in_index[p])] = out_index[p];

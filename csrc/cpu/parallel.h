@@ -44,7 +44,8 @@ void parallel_tasks(int64_t tasks, int threads, const Body& body) {
   }
 }
 
-/// [0, count) cut into equal consecutive blocks of at least `min_block` items, at most one a thread.
+/// [0, count) cut into equal consecutive blocks of at least `min_block` items, at most one a
+/// thread.
 struct Blocks {
   int64_t count;
   int64_t blocks;

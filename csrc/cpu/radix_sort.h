@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Stable least-significant-digit radix sort of records by an unsigned key, one counting pass a digit.
+// Stable least-significant-digit radix sort of records by an unsigned key, one counting pass a
+// digit.
 //
 // Each pass counts digits per block of consecutive records, turns the counts into write positions
 // (digit by digit, block by block, which keeps it stable), and moves the records. The result does

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "cpu/memory.h"
 #include "cpu/parallel.h"
 
 namespace tsl::cpu {
@@ -19,6 +20,28 @@ void for_each_row(int64_t rows, int threads, const Body& body) {
     const int64_t end = std::min(rows, (task + 1) * kRowsPerTask);
     for (int64_t row = task * kRowsPerTask; row < end; ++row) body(row);
   });
+}
+
+/// Adds up row(r, sum, product) over all rows r: block by block, then the blocks in order. `product`
+/// may be null.
+template <class Row>
+void sum_blocks(int64_t rows, int64_t channels, double* sum, double* product, int threads,
+                const Row& add_row) {
+  const int64_t blocks = (rows + kRowsPerTask - 1) / kRowsPerTask;
+  const int64_t width = product ? 2 * channels : channels;
+  std::vector<double> partial(static_cast<size_t>(blocks * width), 0.0);
+  parallel_tasks(blocks, threads, [&](int64_t block, int) {
+    double* const s = partial.data() + block * width;
+    const int64_t end = std::min(rows, (block + 1) * kRowsPerTask);
+    for (int64_t row = block * kRowsPerTask; row < end; ++row) add_row(row, s, s + channels);
+  });
+  std::fill(sum, sum + channels, 0.0);
+  if (product) std::fill(product, product + channels, 0.0);
+  for (int64_t block = 0; block < blocks; ++block) {
+    const double* const s = partial.data() + block * width;
+    for (int64_t c = 0; c < channels; ++c) sum[c] += s[c];
+    for (int64_t c = 0; product && c < channels; ++c) product[c] += s[channels + c];
+  }
 }
 
 /// torch's order: NaN is larger than everything.
@@ -146,6 +169,66 @@ void interpolate_backward(const T* grad_out, const int64_t* index, const T* weig
   });
 }
 
+template <class T>
+void column_sums(const T* a, const T* b, int64_t rows, int64_t channels, double* sum, double* product,
+                 int threads) {
+  sum_blocks(rows, channels, sum, product, threads, [&](int64_t row, double* s, double* p) {
+    const T* const x = a + row * channels;
+    if (!b) {
+      for (int64_t c = 0; c < channels; ++c) s[c] += static_cast<double>(x[c]);
+      return;
+    }
+    const T* const y = b + row * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      const double value = static_cast<double>(x[c]);
+      s[c] += value;
+      p[c] += value * static_cast<double>(y[c]);
+    }
+  });
+}
+
+template <class T>
+void column_moments(const T* feats, int64_t rows, int64_t channels, double* mean, double* variance,
+                    int threads) {
+  // Distances to the first row are summed, so that a large mean costs the variance no digits.
+  sum_blocks(rows, channels, mean, variance, threads, [&](int64_t row, double* s, double* p) {
+    const T* const x = feats + row * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      const double distance = static_cast<double>(x[c]) - static_cast<double>(feats[c]);
+      s[c] += distance;
+      p[c] += distance * distance;
+    }
+  });
+  if (rows == 0) return;
+  const double count = static_cast<double>(rows);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double shift = mean[c] / count;
+    const double spread = variance[c] / count - shift * shift;
+    mean[c] = static_cast<double>(feats[c]) + shift;
+    variance[c] = spread < 0 ? 0.0 : spread;
+  }
+}
+
+template <class T>
+void scale_shift(const ScaledColumns<T>& a, const ScaledColumns<T>& b, const T* shift, int64_t rows,
+                 int64_t channels, T* out, int threads) {
+  advise_huge_pages(out, static_cast<size_t>(rows * channels) * sizeof(T));
+  const std::vector<T> zeros(shift ? 0 : static_cast<size_t>(channels), T(0));
+  const T* const start = shift ? shift : zeros.data();
+  for_each_row(rows, threads, [&](int64_t row) {
+    const T* const x = a.x + row * channels;
+    T* const y = out + row * channels;
+    if (b.x) {
+      const T* const other = b.x + row * channels;
+      for (int64_t c = 0; c < channels; ++c) {
+        y[c] = x[c] * a.scale[c] + other[c] * b.scale[c] + start[c];
+      }
+    } else {
+      for (int64_t c = 0; c < channels; ++c) y[c] = x[c] * a.scale[c] + start[c];
+    }
+  });
+}
+
 #define TSL_INSTANTIATE(T)                                                                         \
   template void max_pool<T>(const PairTiles&, const T*, int64_t, T*, int32_t*, int);               \
   template void max_pool_backward<T>(const PairTiles&, const T*, const int32_t*, int64_t, T*,      \
@@ -155,7 +238,11 @@ void interpolate_backward(const T* grad_out, const int64_t* index, const T* weig
   template void interpolate<T>(const T*, const int64_t*, const T*, int64_t, int64_t, int64_t, T*,  \
                                int);                                                               \
   template void interpolate_backward<T>(const T*, const int64_t*, const T*, int64_t, int64_t,      \
-                                        int64_t, int64_t, T*, int);
+                                        int64_t, int64_t, T*, int);                                \
+  template void column_sums<T>(const T*, const T*, int64_t, int64_t, double*, double*, int);       \
+  template void column_moments<T>(const T*, int64_t, int64_t, double*, double*, int);              \
+  template void scale_shift<T>(const ScaledColumns<T>&, const ScaledColumns<T>&, const T*,         \
+                               int64_t, int64_t, T*, int);
 TSL_INSTANTIATE(float)
 TSL_INSTANTIATE(double)
 #undef TSL_INSTANTIATE

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Reductions over rows on the CPU: windowed maximum, segments (points of a voxel, voxels of a batch
-// element), weighted sums of a few rows (interpolation). Every output is written by one thread, in a
-// fixed order.
+// element), weighted sums of a few rows (interpolation), whole columns (norms, bias gradients). Every
+// output is written by one thread, in a fixed order.
 #pragma once
 
 #include <cstdint>
@@ -39,5 +39,28 @@ void interpolate(const T* feats, const int64_t* index, const T* weight, int64_t 
 template <class T>
 void interpolate_backward(const T* grad_out, const int64_t* index, const T* weight, int64_t count,
                           int64_t terms, int64_t rows, int64_t channels, T* grad_feats, int threads);
+
+/// sum[c] = sum over rows of a[r, c]; product[c] = sum over rows of a[r, c] * b[r, c] (b and product
+/// may both be null). Summed in double, over blocks of rows that do not depend on the threads.
+template <class T>
+void column_sums(const T* a, const T* b, int64_t rows, int64_t channels, double* sum, double* product,
+                 int threads);
+
+/// Mean and biased variance of every column; zeros where there are no rows.
+template <class T>
+void column_moments(const T* feats, int64_t rows, int64_t channels, double* mean, double* variance,
+                    int threads);
+
+/// One term of a sum over columns: x[r, c] * scale[c].
+template <class T>
+struct ScaledColumns {
+  const T* x;
+  const T* scale;
+};
+
+/// out[r, c] = a.x[r, c] * a.scale[c] + b.x[r, c] * b.scale[c] + shift[c]; b.x and shift may be null.
+template <class T>
+void scale_shift(const ScaledColumns<T>& a, const ScaledColumns<T>& b, const T* shift, int64_t rows,
+                 int64_t channels, T* out, int threads);
 
 }  // namespace tsl::cpu

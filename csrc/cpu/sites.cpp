@@ -25,8 +25,10 @@ class SiteSet {
       all_in_range_ = false;
       return;
     }
-    const Coord site{batch, static_cast<int32_t>(x), static_cast<int32_t>(y), static_cast<int32_t>(z)};
-    if (!sites_.empty() && sites_.back() == site) return;  // neighbouring rows often propose the same
+    const Coord site{batch, static_cast<int32_t>(x), static_cast<int32_t>(y),
+                     static_cast<int32_t>(z)};
+    if (!sites_.empty() && sites_.back() == site)
+      return;  // neighbouring rows often propose the same
     if (sites_.size() >= limit_) {
       squeeze();
       limit_ = std::max(kMaxCandidates, 2 * sites_.size());
@@ -43,8 +45,7 @@ class SiteSet {
   void squeeze() {
     const int64_t count = static_cast<int64_t>(sites_.size());
     if (is_morton_ordered(sites_.data(), count, threads_)) return;
-    const UniqueCoords unique =
-        unique_coords(sites_.data(), count, threads_);
+    const UniqueCoords unique = unique_coords(sites_.data(), count, threads_);
     std::vector<Coord> kept(unique.group_ptr.size() - 1);
     for (size_t i = 0; i < kept.size(); ++i) {
       kept[i] = sites_[static_cast<size_t>(unique.order[static_cast<size_t>(unique.group_ptr[i])])];

@@ -21,8 +21,8 @@ struct Sites {
 };
 
 /// Sites outside [0, shape) are left out where `shape` is given.
-Sites coarse_sites(const Coord* fine, int64_t count, const ConvGeometry& geometry,
-                   StrideRule rule, const int64_t* shape, int threads);
+Sites coarse_sites(const Coord* fine, int64_t count, const ConvGeometry& geometry, StrideRule rule,
+                   const int64_t* shape, int threads);
 
 /// Every fine site that the kernel reaches from a coarse one (generative transposed convolution).
 Sites fine_sites(const Coord* coarse, int64_t count, const ConvGeometry& geometry,

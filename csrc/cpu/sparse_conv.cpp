@@ -40,7 +40,8 @@ class WeightReader {
     if (ci >= layout_.cin || co >= layout_.cout) return S{};
     const int64_t stored_tap = layout_.mirrored ? layout_.kernel_volume - 1 - tap : tap;
     const int64_t row = layout_.transposed ? co : ci;
-    const int64_t column = layout_.transposed ? group * layout_.cin + ci : group * layout_.cout + co;
+    const int64_t column =
+        layout_.transposed ? group * layout_.cin + ci : group * layout_.cout + co;
     return weight_[(stored_tap * rows_ + row) * columns_ + column];
   }
 
@@ -69,7 +70,8 @@ struct TwoChannels {
   }
 };
 
-/// Packs the weight of every tap and group, panel after panel, in the order in which kernels read it.
+/// Packs the weight of every tap and group, panel after panel, in the order in which kernels read
+/// it.
 template <class Format, class S>
 void pack_weight(const S* weight, const WeightLayout& layout, const Panels& panels, int rows,
                  typename Format::Element* packed, int threads) {
@@ -93,7 +95,8 @@ void pack_weight(const S* weight, const WeightLayout& layout, const Panels& pane
 template <class A>
 class WorkerScratch {
  public:
-  WorkerScratch(int workers, int64_t count) : count_(count), buffers_(static_cast<size_t>(workers)) {}
+  WorkerScratch(int workers, int64_t count)
+      : count_(count), buffers_(static_cast<size_t>(workers)) {}
 
   A* of(int worker) {
     std::unique_ptr<Scratch<A>>& buffer = buffers_[static_cast<size_t>(worker)];
@@ -120,8 +123,8 @@ void sparse_conv(const ConvArguments<S>& arguments, const ConvKernels<S, A>& ker
   const Panels panels = kernels.panels(layout.cout);
   const int64_t padded_out = int64_t{layout.groups} * panels.padded();
   const int rows = kernels.weight_format.rows(layout.cin);
-  const Scratch<uint64_t> weight(int64_t{layout.kernel_volume} * rows * padded_out *
-                                     static_cast<int64_t>(sizeof(A)) / 8 + 1);
+  const Scratch<uint64_t> weight(
+      int64_t{layout.kernel_volume} * rows * padded_out * static_cast<int64_t>(sizeof(A)) / 8 + 1);
   const auto pack = [&](auto format) {
     using Format = decltype(format);
     pack_weight<Format>(arguments.weight, layout, panels, rows,
@@ -142,8 +145,8 @@ void sparse_conv(const ConvArguments<S>& arguments, const ConvKernels<S, A>& ker
   const PairTiles& pairs = arguments.pairs;
   const int64_t out_elements = pairs.num_out * layout.groups * layout.cout;
   advise_huge_pages(arguments.out, static_cast<size_t>(out_elements) * sizeof(S));
-  const ConvTask<S, A> task{pairs,         arguments.feats, arguments.out,  arguments.residual,
-                            weight.data(), bias.data(),     layout.groups,  layout.cin,
+  const ConvTask<S, A> task{pairs,         arguments.feats,    arguments.out, arguments.residual,
+                            weight.data(), bias.data(),        layout.groups, layout.cin,
                             layout.cout,   arguments.full_tap, arguments.relu};
   WorkerScratch<A> scratch(worker_count(pairs.num_tiles(), threads), kernels.conv_scratch(task));
   parallel_tasks(pairs.num_tiles(), threads, [&](int64_t tile, int worker) {
@@ -173,15 +176,16 @@ void sparse_conv_weight_grad(const WeightGradArguments<S, A>& arguments,
   }
   // A sweep goes over as many tiles as the cache holds rows of, but not fewer than pay for walking
   // over the whole gradient once more.
-  const int64_t row_bytes =
-      int64_t{arguments.groups} * (arguments.cin + arguments.cout) * static_cast<int64_t>(sizeof(S));
+  const int64_t row_bytes = int64_t{arguments.groups} * (arguments.cin + arguments.cout) *
+                            static_cast<int64_t>(sizeof(S));
   const int64_t grad_bytes = rows * padded_out * static_cast<int64_t>(sizeof(A));
   const int64_t sweep_rows = std::max(kGradCacheBytes / row_bytes, grad_bytes / (2 * row_bytes));
   const int64_t sweep_tiles = std::max<int64_t>(sweep_rows / pairs.tile_rows, 1);
   const int64_t sweeps = (pairs.num_tiles() + sweep_tiles - 1) / sweep_tiles;
 
-  const WeightGradTask<S, A> task{pairs, arguments.feats,  arguments.grad_out, grad,
-                                  arguments.groups, arguments.cin, arguments.cout};
+  const WeightGradTask<S, A> task{pairs,         arguments.feats,  arguments.grad_out,
+                                  grad,          arguments.groups, arguments.cin,
+                                  arguments.cout};
   const int64_t num_parts = static_cast<int64_t>(parts.size());
   WorkerScratch<A> scratch(worker_count(num_parts, threads),
                            kernels.weight_grad_scratch(arguments.cin, arguments.cout));
@@ -216,8 +220,8 @@ void channelwise_conv(const ChannelwiseTask<S>& task, const SimdKernels& kernels
 }
 
 template <class S>
-void channelwise_weight_grad(const PairTiles& pairs, const S* feats, const S* grad_out, int channels,
-                             S* grad_weight, int threads) {
+void channelwise_weight_grad(const PairTiles& pairs, const S* feats, const S* grad_out,
+                             int channels, S* grad_weight, int threads) {
   parallel_tasks(pairs.kernel_volume, threads, [&](int64_t tap_index, int) {
     const int tap = static_cast<int>(tap_index);
     S* const grad = grad_weight + tap_index * channels;
@@ -236,9 +240,9 @@ void channelwise_weight_grad(const PairTiles& pairs, const S* feats, const S* gr
   });
 }
 
-#define TSL_INSTANTIATE(S, A)                                                                \
-  template void sparse_conv<S, A>(const ConvArguments<S>&, const ConvKernels<S, A>&, int);   \
-  template void sparse_conv_weight_grad<S, A>(const WeightGradArguments<S, A>&,              \
+#define TSL_INSTANTIATE(S, A)                                                              \
+  template void sparse_conv<S, A>(const ConvArguments<S>&, const ConvKernels<S, A>&, int); \
+  template void sparse_conv_weight_grad<S, A>(const WeightGradArguments<S, A>&,            \
                                               const ConvKernels<S, A>&, int);
 TSL_INSTANTIATE(float, float)
 TSL_INSTANTIATE(double, double)
@@ -246,8 +250,8 @@ TSL_INSTANTIATE(BFloat16, float)
 TSL_INSTANTIATE(Float16, float)
 #undef TSL_INSTANTIATE
 
-#define TSL_INSTANTIATE(S)                                                                     \
-  template void channelwise_conv<S>(const ChannelwiseTask<S>&, const SimdKernels&, int);       \
+#define TSL_INSTANTIATE(S)                                                               \
+  template void channelwise_conv<S>(const ChannelwiseTask<S>&, const SimdKernels&, int); \
   template void channelwise_weight_grad<S>(const PairTiles&, const S*, const S*, int, S*, int);
 TSL_INSTANTIATE(float)
 TSL_INSTANTIATE(double)

@@ -60,7 +60,7 @@ void channelwise_conv(const ChannelwiseTask<S>& task, const SimdKernels& kernels
 
 /// grad_weight[tap, c] = sum over pairs of x[in, c] * dy[out, c]; (kernel_volume, channels).
 template <class S>
-void channelwise_weight_grad(const PairTiles& pairs, const S* feats, const S* grad_out, int channels,
-                             S* grad_weight, int threads);
+void channelwise_weight_grad(const PairTiles& pairs, const S* feats, const S* grad_out,
+                             int channels, S* grad_weight, int threads);
 
 }  // namespace tsl::cpu

@@ -41,7 +41,8 @@ constexpr int64_t kMaxBlocks = int64_t{1} << 20;
 template <class Functor>
 __global__ void for_each_kernel(int64_t count, Functor functor) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += step) {
     functor(i);
   }
 }

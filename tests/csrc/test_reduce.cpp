@@ -1,1 +1,439 @@
-int main() { return 1; }
+// SPDX-License-Identifier: MIT
+// Reductions over rows against loops in double: pooling, segments, interpolation, columns.
+#include "cpu/reduce.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "check.h"
+#include "clouds.h"
+#include "maps.h"
+
+namespace tsl::test {
+namespace {
+
+constexpr int kThreadCounts[] = {1, 2, 3};
+constexpr int kChannels[] = {1, 3, 16, 67};
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+template <class T>
+constexpr double kEpsilon = std::numeric_limits<T>::epsilon();
+
+/// run(type tag) for the types that reductions know.
+template <class Run>
+void for_each_type(const Run& run) {
+  {
+    const check::Note note("float32");
+    run(float{});
+  }
+  const check::Note note("float64");
+  run(double{});
+}
+
+template <class T>
+std::vector<T> random_values(uint64_t seed, int64_t count) {
+  Random random(seed);
+  std::vector<T> values;
+  for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<T>(random.real(-1.0, 1.0)));
+  return values;
+}
+
+/// Few different values, so that maxima are shared, and some NaN and infinities.
+template <class T>
+std::vector<T> coarse_values(uint64_t seed, int64_t count) {
+  Random random(seed);
+  std::vector<T> values;
+  for (int64_t i = 0; i < count; ++i) {
+    double value = static_cast<double>(random.integer(-3, 3));
+    if (random.integer(0, 60) == 0) value = kNan;
+    if (random.integer(0, 60) == 0) value = random.integer(0, 1) ? kInfinity : -kInfinity;
+    values.push_back(static_cast<T>(value));
+  }
+  return values;
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+/// Sums in double and the sums of their terms' magnitudes.
+struct Sums {
+  std::vector<double> sum, magnitude;
+
+  explicit Sums(int64_t size)
+      : sum(static_cast<size_t>(size), 0.0), magnitude(static_cast<size_t>(size), 0.0) {}
+
+  void add(int64_t i, double term) {
+    at(sum, i) += term;
+    at(magnitude, i) += std::fabs(term);
+  }
+
+  template <class T>
+  void expect(const std::vector<T>& values, double relative_error) const {
+    CHECK_EQ(values.size(), sum.size());
+    for (size_t i = 0; i < values.size(); ++i) {
+      const double value = static_cast<double>(values[i]);
+      if (!(std::fabs(value - sum[i]) <= relative_error * magnitude[i])) CHECK_EQ(value, sum[i]);
+    }
+  }
+};
+
+/// The first of the largest; NaN is larger than everything.
+struct Largest {
+  double value = 0;
+  int64_t row = -1;
+
+  void offer(double candidate, int64_t from) {
+    const bool wins = row < 0 || (std::isnan(candidate) ? !std::isnan(value) : candidate > value);
+    if (!wins) return;
+    value = candidate;
+    row = from;
+  }
+
+  template <class T>
+  bool is(T found) const {
+    return std::isnan(value) ? std::isnan(found) : static_cast<double>(found) == value;
+  }
+};
+
+struct PoolMap {
+  std::vector<Pair> pairs;
+  int64_t num_in;
+  int64_t num_out;
+  int kernel_volume;
+};
+
+std::vector<PoolMap> pool_maps() {
+  const Coords fine = lidar_surface(81, 8, 120, 2);
+  const auto pool = [&](const ConvGeometry& g) {
+    Coords coarse;
+    for (const Coord& c : fine) coarse.push_back(g.cell_of(c));
+    coarse.push_back(Coord{5, 0, 0, 0});  // sees nothing
+    coarse = without_duplicates(coarse);
+    return PoolMap{brute_force_pairs(coarse, fine, g), size_of(fine), size_of(coarse),
+                   g.kernel_volume()};
+  };
+  return {pool(cubic(2, 2, 1, 0)), pool(cubic(3, 2, 1, 1)), pool(cubic(3, 1, 1, 1)),
+          PoolMap{{}, 4, 0, 8}, PoolMap{{}, 0, 4, 8}};
+}
+
+template <class T>
+void check_max_pool(const PoolMap& map, int64_t channels) {
+  const std::vector<T> feats = coarse_values<T>(82, map.num_in * channels);
+  const std::vector<T> grad_out = random_values<T>(83, map.num_out * channels);
+  std::vector<Largest> largest(grad_out.size());
+  for (const Pair& pair : sorted(map.pairs, row_major)) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const double candidate = static_cast<double>(at(feats, pair.in * channels + c));
+      at(largest, pair.out * channels + c).offer(candidate, pair.in);
+    }
+  }
+  Sums grad(map.num_in * channels);
+  for (int64_t i = 0; i < size_of(largest); ++i) {
+    const int64_t from = at(largest, i).row;
+    if (from >= 0) grad.add(from * channels + i % channels, static_cast<double>(at(grad_out, i)));
+  }
+  const OwnedPairs pairs = pairs_of(map.pairs, map.num_out, map.kernel_volume, 64);
+  const OwnedPairs transposed = pairs_of(reversed(map.pairs), map.num_in, map.kernel_volume, 64);
+  std::vector<T> first_grad;
+  for (const int threads : kThreadCounts) {
+    std::vector<T> out(grad_out.size(), T(777));
+    std::vector<int32_t> argmax(grad_out.size(), 777);
+    cpu::max_pool(pairs.tiles(), feats.data(), channels, out.data(), argmax.data(), threads);
+    for (size_t i = 0; i < out.size(); ++i) {
+      CHECK(largest[i].is(out[i]));
+      CHECK_EQ(int64_t{argmax[i]}, largest[i].row);
+    }
+    std::vector<T> grad_in(feats.size(), T(777));
+    cpu::max_pool_backward(transposed.tiles(), grad_out.data(), argmax.data(), channels,
+                           grad_in.data(), threads);
+    grad.expect(grad_in, 30 * kEpsilon<T>);
+    if (threads == 1) first_grad = grad_in;
+    CHECK(same_bits(grad_in, first_grad));
+  }
+}
+
+TEST(the_first_largest_input_wins_the_pool_and_gets_the_gradient) {
+  for (const PoolMap& map : pool_maps()) {
+    const check::Note note(map.num_in, " to ", map.num_out, " rows");
+    for_each_type([&](auto tag) {
+      for (const int64_t channels : kChannels) check_max_pool<decltype(tag)>(map, channels);
+    });
+  }
+}
+
+TEST(max_pool_by_hand) {
+  const float n = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<Pair> pairs{{0, 0, 0}, {1, 1, 0}, {2, 2, 0}, {1, 2, 1}};
+  const std::vector<float> feats{-5, 1, n, -7, 4, 2, -5, 4, n};
+  const OwnedPairs lists = pairs_of(pairs, 3, 3, 64);
+  std::vector<float> out(9, 777);
+  std::vector<int32_t> argmax(9, 777);
+  cpu::max_pool(lists.tiles(), feats.data(), 3, out.data(), argmax.data(), 1);
+  CHECK_EQ(argmax, (std::vector<int32_t>{0, 1, 0, 2, 2, 2, -1, -1, -1}));
+  CHECK(out[0] == -5 && out[1] == 4 && std::isnan(out[2]));
+  CHECK(out[3] == -5 && out[4] == 4 && std::isnan(out[5]));
+  CHECK(out[6] == 0 && out[7] == 0 && out[8] == 0);
+}
+
+/// Rows in groups of every size, some empty, one that holds a large part of all rows.
+struct Segments {
+  std::vector<int64_t> order;
+  std::vector<int64_t> ptr{0};
+
+  Segments(uint64_t seed, int64_t rows) {
+    Random random(seed);
+    for (int64_t row = 0; row < rows; ++row) order.push_back(row);
+    random.shuffle(order);
+    while (ptr.back() < rows) {
+      const int64_t wanted = size_of(ptr) == 5 ? rows / 3 : random.integer(0, 6);
+      ptr.push_back(std::min(rows, ptr.back() + wanted));
+    }
+    ptr.push_back(rows);
+  }
+
+  int64_t count() const { return size_of(ptr) - 1; }
+};
+
+template <class T>
+void check_segments(const Segments& segments, int64_t channels) {
+  const int64_t rows = size_of(segments.order);
+  const std::vector<T> feats = random_values<T>(84, rows * channels);
+  const std::vector<T> odd = coarse_values<T>(85, rows * channels);
+  Sums sum(segments.count() * channels);
+  Sums mean(segments.count() * channels);
+  std::vector<Largest> largest(sum.sum.size());
+  for (int64_t segment = 0; segment < segments.count(); ++segment) {
+    const int64_t begin = at(segments.ptr, segment);
+    const int64_t end = at(segments.ptr, segment + 1);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = at(segments.order, i);
+      for (int64_t c = 0; c < channels; ++c) {
+        const double value = static_cast<double>(at(feats, row * channels + c));
+        sum.add(segment * channels + c, value);
+        mean.add(segment * channels + c, value / static_cast<double>(end - begin));
+        const double candidate = static_cast<double>(at(odd, row * channels + c));
+        at(largest, segment * channels + c).offer(candidate, row);
+      }
+    }
+  }
+  std::vector<T> first_sum;
+  for (const int threads : kThreadCounts) {
+    std::vector<T> out(sum.sum.size(), T(777));
+    std::vector<int64_t> argmax(sum.sum.size(), 777);
+    const auto reduce = [&](const std::vector<T>& values, cpu::Reduce how) {
+      int64_t* const where = how == cpu::Reduce::kMax ? argmax.data() : nullptr;
+      cpu::segment_reduce(values.data(), segments.order.data(), segments.ptr.data(),
+                          segments.count(), channels, how, out.data(), where, threads);
+    };
+    reduce(feats, cpu::Reduce::kMean);
+    mean.expect(out, 2 * kEpsilon<T>);
+    reduce(odd, cpu::Reduce::kMax);
+    for (size_t i = 0; i < out.size(); ++i) {
+      CHECK(largest[i].is(out[i]));
+      CHECK_EQ(argmax[i], largest[i].row);
+    }
+    reduce(feats, cpu::Reduce::kSum);
+    sum.expect(out, 2 * kEpsilon<T>);
+    if (threads == 1) first_sum = out;
+    CHECK(same_bits(out, first_sum));
+  }
+}
+
+TEST(segments_are_summed_averaged_and_searched) {
+  for (const int64_t rows : {0, 1, 50, 3000}) {
+    const check::Note note(rows, " rows");
+    for_each_type([&](auto tag) {
+      for (const int64_t channels : kChannels) {
+        check_segments<decltype(tag)>(Segments(86, rows), channels);
+      }
+    });
+  }
+}
+
+TEST(a_long_sum_loses_no_digits) {
+  constexpr int64_t kRows = 200000;  // summed in float32 the error would be a thousand times this
+  const std::vector<float> feats(kRows, 0.1f);
+  std::vector<int64_t> order;
+  for (int64_t row = 0; row < kRows; ++row) order.push_back(row);
+  const int64_t ptr[2] = {0, kRows};
+  float mean = 0;
+  cpu::segment_reduce(feats.data(), order.data(), ptr, 1, 1, cpu::Reduce::kMean, &mean, nullptr, 1);
+  CHECK_EQ(mean, 0.1f);
+}
+
+template <class T>
+void check_interpolation(int64_t rows, int64_t count, int64_t terms, int64_t channels) {
+  Random random(87);
+  const std::vector<T> feats = random_values<T>(88, rows * channels);
+  const std::vector<T> weight = random_values<T>(89, count * terms);
+  const std::vector<T> grad_out = random_values<T>(90, count * channels);
+  std::vector<int64_t> index;
+  for (int64_t i = 0; i < count * terms; ++i) index.push_back(random.integer(-1, rows - 1));
+  Sums expected(count * channels);
+  Sums expected_grad(rows * channels);
+  for (int64_t j = 0; j < count * terms; ++j) {
+    if (at(index, j) < 0) continue;
+    for (int64_t c = 0; c < channels; ++c) {
+      const double w = static_cast<double>(at(weight, j));
+      const int64_t from = at(index, j) * channels + c;
+      const int64_t to = j / terms * channels + c;
+      expected.add(to, w * static_cast<double>(at(feats, from)));
+      expected_grad.add(from, w * static_cast<double>(at(grad_out, to)));
+    }
+  }
+  std::vector<T> first;
+  std::vector<T> first_grad;
+  for (const int threads : kThreadCounts) {
+    std::vector<T> out(grad_out.size(), T(777));
+    cpu::interpolate(feats.data(), index.data(), weight.data(), count, terms, channels, out.data(),
+                     threads);
+    expected.expect(out, 10 * kEpsilon<T>);
+    std::vector<T> grad(feats.size(), T(777));
+    cpu::interpolate_backward(grad_out.data(), index.data(), weight.data(), count, terms, rows,
+                              channels, grad.data(), threads);
+    expected_grad.expect(grad, 1000 * kEpsilon<T>);
+    if (threads == 1) {
+      first = out;
+      first_grad = grad;
+    }
+    CHECK(same_bits(out, first) && same_bits(grad, first_grad));
+  }
+}
+
+TEST(interpolation_and_its_adjoint) {
+  for_each_type([&](auto tag) {
+    using T = decltype(tag);
+    for (const int64_t channels : kChannels) {
+      check_interpolation<T>(400, 1000, 8, channels);
+      check_interpolation<T>(3, 500, 1, channels);
+      check_interpolation<T>(1000, 10, 3, channels);
+      check_interpolation<T>(0, 20, 8, channels);
+      check_interpolation<T>(20, 0, 8, channels);
+    }
+  });
+}
+
+template <class T>
+void check_columns(int64_t rows, int64_t channels) {
+  const std::vector<T> a = random_values<T>(91, rows * channels);
+  const std::vector<T> b = random_values<T>(92, rows * channels);
+  Sums sum(channels);
+  Sums product(channels);
+  for (int64_t i = 0; i < rows * channels; ++i) {
+    const double x = static_cast<double>(at(a, i));
+    sum.add(i % channels, x);
+    product.add(i % channels, x * static_cast<double>(at(b, i)));
+  }
+  std::vector<double> first;
+  for (const int threads : kThreadCounts) {
+    std::vector<double> sums(static_cast<size_t>(channels), 777);
+    std::vector<double> products(sums);
+    cpu::column_sums<T>(a.data(), nullptr, rows, channels, sums.data(), nullptr, threads);
+    sum.expect(sums, 1e-13);
+    const std::vector<double> alone(sums);
+    cpu::column_sums(a.data(), b.data(), rows, channels, sums.data(), products.data(), threads);
+    product.expect(products, 1e-13);
+    CHECK(same_bits(sums, alone));
+    if (threads == 1) first = products;
+    CHECK(same_bits(products, first));
+  }
+}
+
+template <class T>
+void check_moments(int64_t rows, int64_t channels, double offset) {
+  std::vector<T> feats = random_values<T>(93, rows * channels);
+  for (T& value : feats) value = static_cast<T>(static_cast<double>(value) + offset);
+  const double count = static_cast<double>(std::max<int64_t>(rows, 1));
+  std::vector<double> mean(static_cast<size_t>(channels), 0.0);
+  std::vector<double> variance(mean);
+  for (int64_t i = 0; i < rows * channels; ++i) {
+    at(mean, i % channels) += (static_cast<double>(at(feats, i)) - offset) / count;
+  }
+  for (int64_t i = 0; i < rows * channels; ++i) {
+    const double distance = static_cast<double>(at(feats, i)) - offset - at(mean, i % channels);
+    at(variance, i % channels) += distance * distance / count;
+  }
+  std::vector<double> first;
+  for (const int threads : kThreadCounts) {
+    std::vector<double> found_mean(mean.size(), 777);
+    std::vector<double> found_variance(mean.size(), 777);
+    cpu::column_moments(feats.data(), rows, channels, found_mean.data(), found_variance.data(),
+                        threads);
+    for (size_t c = 0; c < mean.size(); ++c) {
+      const double expected_mean = rows == 0 ? 0.0 : mean[c] + offset;
+      CHECK(std::fabs(found_mean[c] - expected_mean) <= 1e-12 * (1.0 + std::fabs(offset)));
+      CHECK(std::fabs(found_variance[c] - variance[c]) <= 1e-11 && found_variance[c] >= 0);
+    }
+    if (threads == 1) first = found_variance;
+    CHECK(same_bits(found_variance, first));
+  }
+}
+
+TEST(columns_are_summed_and_their_moments_keep_their_digits) {
+  for_each_type([&](auto tag) {
+    using T = decltype(tag);
+    for (const int64_t channels : kChannels) {
+      for (const int64_t rows : {0, 1, 2, 255, 256, 257, 5000}) {
+        const check::Note note(rows, " rows, ", channels, " channels");
+        check_columns<T>(rows, channels);
+        check_moments<T>(rows, channels, 0.0);
+        check_moments<T>(rows, channels, 1e4);
+      }
+    }
+  });
+}
+
+template <class T>
+void check_scale_shift(int64_t rows, int64_t channels) {
+  const std::vector<T> x = random_values<T>(94, rows * channels);
+  const std::vector<T> other = random_values<T>(95, rows * channels);
+  const std::vector<T> scale = random_values<T>(96, channels);
+  const std::vector<T> other_scale = random_values<T>(97, channels);
+  const std::vector<T> shift = random_values<T>(98, channels);
+  for (const bool has_other : {false, true}) {
+    for (const bool has_shift : {false, true}) {
+      Sums expected(rows * channels);
+      for (int64_t i = 0; i < rows * channels; ++i) {
+        const int64_t c = i % channels;
+        const auto product = [&](const std::vector<T>& v, const std::vector<T>& s) {
+          return static_cast<double>(at(v, i)) * static_cast<double>(at(s, c));
+        };
+        expected.add(i, product(x, scale));
+        if (has_other) expected.add(i, product(other, other_scale));
+        if (has_shift) expected.add(i, static_cast<double>(at(shift, c)));
+      }
+      std::vector<T> first;
+      for (const int threads : kThreadCounts) {
+        std::vector<T> out(x.size(), T(777));
+        const cpu::ScaledColumns<T> a{x.data(), scale.data()};
+        cpu::ScaledColumns<T> b{nullptr, nullptr};
+        if (has_other) b = cpu::ScaledColumns<T>{other.data(), other_scale.data()};
+        cpu::scale_shift(a, b, has_shift ? shift.data() : nullptr, rows, channels, out.data(),
+                         threads);
+        expected.expect(out, 4 * kEpsilon<T>);
+        if (threads == 1) first = out;
+        CHECK(same_bits(out, first));
+      }
+    }
+  }
+}
+
+TEST(columns_are_scaled_and_shifted) {
+  for_each_type([&](auto tag) {
+    for (const int64_t channels : kChannels) {
+      for (const int64_t rows : {0, 1, 1000}) check_scale_shift<decltype(tag)>(rows, channels);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace tsl::test
+
+int main() { return check::run_tests(); }

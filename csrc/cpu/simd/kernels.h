@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// The loops that are compiled once per instruction set, and the table through which they are called.
+// The loops that are compiled once per instruction set, and the table through which they are
+// called.
 //
-// simd/body.h holds their text. Each simd/<isa>.cpp compiles it with its own compiler flags into its
-// own namespace and exports one SimdKernels table; simd/dispatch.cpp picks the best that the running
-// processor can execute. The plain specification is kernels/sparse_conv.h.
+// simd/body.h holds their text. Each simd/<isa>.cpp compiles it with its own compiler flags into
+// its own namespace and exports one SimdKernels table; simd/dispatch.cpp picks the best that the
+// running processor can execute. The plain specification is kernels/sparse_conv.h.
 #pragma once
 
 #include <cstdint>
@@ -57,11 +58,11 @@ struct Panels {
 template <class S, class A>
 struct ConvTask {
   PairTiles pairs;
-  const S* feats;     // (num_in, groups * cin)
-  S* out;             // (num_out, groups * cout)
-  const S* residual;  // (num_out, groups * cout) or null: added before the activation
+  const S* feats;      // (num_in, groups * cin)
+  S* out;              // (num_out, groups * cout)
+  const S* residual;   // (num_out, groups * cout) or null: added before the activation
   const void* weight;  // packed, see WeightFormat: (kernel_volume, groups, rows, padded cout)
-  const A* bias;      // (groups, padded cout), zeros where there is none
+  const A* bias;       // (groups, padded cout), zeros where there is none
   int groups;
   int cin;
   int cout;
@@ -103,8 +104,8 @@ struct ChannelwiseTask {
 /// Pairs whose rows are widened or padded together before they are multiplied.
 constexpr int kBlockPairs = 48;
 constexpr int kMaxRowPadding = 64;
-/// Pairs summed in registers before they are added to the weight gradient: bounds the rounding error
-/// of long sums and keeps both sides of the product in the first-level cache.
+/// Pairs summed in registers before they are added to the weight gradient: bounds the rounding
+/// error of long sums and keeps both sides of the product in the first-level cache.
 constexpr int kGradPairs = 64;
 
 /// True when sums can live in the output itself, without a padded or widened copy.
@@ -159,8 +160,8 @@ struct Probes {
 
 struct SimdKernels {
   const char* name;
-  /// Which of the keys window_key + steps[0..count), none of them kEmptyKey, pass the table's filter.
-  /// Reads steps[0..kMaskBits).
+  /// Which of the keys window_key + steps[0..count), none of them kEmptyKey, pass the table's
+  /// filter. Reads steps[0..kMaskBits).
   uint32_t (*filter_keys)(const HashTableView& table, uint64_t window_key, const uint64_t* steps,
                           int count, Probes* probes);
   ConvKernels<float, float> f32;
