@@ -68,8 +68,8 @@ const dlpack::ExchangeApi* exchange_api(PyTypeObject* type) {
   if (type == cached_type) return cached_api;
   const dlpack::ExchangeApi* found = nullptr;
   const py::handle type_object(reinterpret_cast<PyObject*>(type));
-  if (py::hasattr(type_object, dlpack::kApiAttribute)) {
-    const py::object capsule = type_object.attr(dlpack::kApiAttribute);
+  const py::object capsule = py::getattr(type_object, dlpack::kApiAttribute, py::none());
+  if (!capsule.is_none()) {
     void* const pointer = PyCapsule_GetPointer(capsule.ptr(), dlpack::kApiCapsule);
     if (!pointer) throw py::error_already_set();
     found = static_cast<const dlpack::ExchangeApi*>(pointer);

@@ -95,7 +95,8 @@ inline int run_tests() {
     const Clock::time_point start = Clock::now();
     test.run();
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    std::printf("%-6s %7.3f s  %s\n", state().failures == before ? "ok" : "FAILED", seconds, test.name);
+    std::printf("%-6s %7.3f s  %s\n", state().failures == before ? "ok" : "FAILED", seconds,
+                test.name);
     std::fflush(stdout);
   }
   std::printf("%zu tests, %d failed checks\n", state().tests.size(), state().failures);
@@ -112,4 +113,5 @@ inline int run_tests() {
 #define CHECK(condition) \
   ((condition) ? void(0) : ::check::fail(__FILE__, __LINE__, "CHECK(" #condition ")"))
 
-#define CHECK_EQ(a, b) ::check::expect_equal((a), (b), "CHECK_EQ(" #a ", " #b ")", __FILE__, __LINE__)
+#define CHECK_EQ(a, b) \
+  ::check::expect_equal((a), (b), "CHECK_EQ(" #a ", " #b ")", __FILE__, __LINE__)

@@ -67,7 +67,8 @@ inline Coord coord_of(const Key& k) { return Coord{k[0], k[1], k[2], k[3]}; }
 /// Row of each coordinate; of equal coordinates the first.
 inline std::map<Key, int32_t> rows_by_coord(const Coords& coords) {
   std::map<Key, int32_t> rows;
-  for (size_t i = 0; i < coords.size(); ++i) rows.emplace(key_of(coords[i]), static_cast<int32_t>(i));
+  for (size_t i = 0; i < coords.size(); ++i)
+    rows.emplace(key_of(coords[i]), static_cast<int32_t>(i));
   return rows;
 }
 

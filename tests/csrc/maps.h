@@ -141,8 +141,8 @@ struct OwnedPairs {
   int64_t num_out;
 
   cpu::PairTiles tiles() const {
-    return cpu::PairTiles{in_index.data(), out_index.data(), tile_ptr.data(), kernel_volume, tile_rows,
-                          num_out};
+    return cpu::PairTiles{in_index.data(), out_index.data(), tile_ptr.data(),
+                          kernel_volume,   tile_rows,        num_out};
   }
 };
 

@@ -49,7 +49,8 @@ TEST(the_range_has_the_stated_borders) {
   for (const int64_t inside : {-131072, -131071, -1, 0, 1, 131070, 131071}) {
     CHECK(axis_in_range(inside));
   }
-  const int64_t limits[] = {std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max(),
+  const int64_t limits[] = {std::numeric_limits<int64_t>::min(),
+                            std::numeric_limits<int64_t>::max(),
                             int64_t{1} << 32,  // zero in the low word
                             -131073, 131072};
   for (const int64_t outside : limits) CHECK(!axis_in_range(outside));
@@ -123,9 +124,11 @@ TEST(gather_bits_does_not_see_the_other_places) {
 
 TEST(morton_keys_interleave_x_y_z) {
   for (const Coord& c : sample_coords(15, 2000)) {
-    const auto spread = [](int32_t axis) { return spread_by_loop(static_cast<uint64_t>(axis + 131072)); };
-    const uint64_t key = static_cast<uint64_t>(c.batch) << 54 | spread(c.x) << 2 | spread(c.y) << 1 |
-                         spread(c.z);
+    const auto spread = [](int32_t axis) {
+      return spread_by_loop(static_cast<uint64_t>(axis + 131072));
+    };
+    const uint64_t key =
+        static_cast<uint64_t>(c.batch) << 54 | spread(c.x) << 2 | spread(c.y) << 1 | spread(c.z);
     CHECK_EQ(morton_key(c), key);
     CHECK_EQ(coord_from_morton(key), c);
   }

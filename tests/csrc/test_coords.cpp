@@ -38,7 +38,8 @@ TEST(every_task_runs_once_and_workers_are_numbered) {
     for (const int64_t tasks : {0, 1, 2, 7, 1000}) {
       const check::Note note(tasks, " tasks, ", threads, " threads");
       const int workers = cpu::worker_count(tasks, threads);
-      CHECK(workers >= 1 && workers <= std::max(threads, 1) && workers <= std::max<int64_t>(tasks, 1));
+      CHECK(workers >= 1 && workers <= std::max(threads, 1) &&
+            workers <= std::max<int64_t>(tasks, 1));
       std::vector<int> runs(static_cast<size_t>(tasks), 0);
       std::vector<int> worker_of(static_cast<size_t>(tasks), -1);
       cpu::parallel_tasks(tasks, threads, [&](int64_t task, int worker) {
@@ -73,8 +74,7 @@ TEST(a_forked_child_stays_serial_and_finishes) {
   if (child == 0) {
     alarm(60);  // a child that waits for threads that do not exist would wait for ever
     const bool is_serial = cpu::is_forked_child() && cpu::worker_count(1000, 8) == 1;
-    const bool is_right =
-        cpu::unique_coords(coords.data(), size_of(coords), 3).order == expected;
+    const bool is_right = cpu::unique_coords(coords.data(), size_of(coords), 3).order == expected;
     _exit(is_serial && is_right ? 0 : 1);
   }
   int status = -1;
@@ -89,7 +89,9 @@ struct Record {
 };
 
 bool operator==(const Record& a, const Record& b) { return a.key == b.key && a.row == b.row; }
-std::ostream& operator<<(std::ostream& stream, const Record& r) { return stream << r.key << "@" << r.row; }
+std::ostream& operator<<(std::ostream& stream, const Record& r) {
+  return stream << r.key << "@" << r.row;
+}
 
 TEST(the_radix_sort_is_stable_for_every_key_width_and_thread_count) {
   for (const int key_bits : {0, 1, 5, 9, 10, 11, 20, 21, 30, 31, 45, 63, 64}) {
@@ -133,10 +135,11 @@ TEST(quantize_computes_in_the_type_of_the_points) {
   const struct {
     double x, voxel_size;
     int32_t float32, float64;
-  } cases[] = {{0.3, 0.1, 3, 2},     {0.6, 0.2, 3, 2},     {0.7, 0.1, 7, 6},    {-0.3, 0.1, -3, -3},
-               {1.0, 0.1, 10, 10},   {2.3, 0.1, 23, 22},   {0.15, 0.05, 3, 2},  {-0.05, 0.05, -1, -1},
-               {4.35, 0.05, 87, 86}, {0.35, 0.05, 7, 6},   {6.9, 0.1, 69, 69},  {16.35, 0.05, 327, 327},
-               {-0.0, 0.1, 0, 0},    {-1e-30, 0.1, -1, -1}};
+  } cases[] = {{0.3, 0.1, 3, 2},    {0.6, 0.2, 3, 2},      {0.7, 0.1, 7, 6},
+               {-0.3, 0.1, -3, -3}, {1.0, 0.1, 10, 10},    {2.3, 0.1, 23, 22},
+               {0.15, 0.05, 3, 2},  {-0.05, 0.05, -1, -1}, {4.35, 0.05, 87, 86},
+               {0.35, 0.05, 7, 6},  {6.9, 0.1, 69, 69},    {16.35, 0.05, 327, 327},
+               {-0.0, 0.1, 0, 0},   {-1e-30, 0.1, -1, -1}};
   for (const auto& c : cases) {
     const check::Note note(c.x, " / ", c.voxel_size);
     CHECK_EQ(cell_of(static_cast<float>(c.x), c.voxel_size), c.float32);
@@ -169,20 +172,23 @@ TEST(quantize_rounds_every_operation_once) {
   std::vector<float> xyz;
   std::vector<int32_t> batch;
   for (int i = 0; i < 20000; ++i) {
-    for (int axis = 0; axis < 3; ++axis) xyz.push_back(static_cast<float>(random.real(-80.0, 80.0)));
+    for (int axis = 0; axis < 3; ++axis)
+      xyz.push_back(static_cast<float>(random.real(-80.0, 80.0)));
     batch.push_back(random.axis(0, kBatchMax));
   }
   const auto expected = [&](size_t i, int axis) {
     // A float difference or quotient is the double one rounded: 53 bits are enough for that.
     const double from = xyz[3 * i + static_cast<size_t>(axis)];
-    const float difference = static_cast<float>(from - static_cast<double>(static_cast<float>(origin[axis])));
+    const float difference =
+        static_cast<float>(from - static_cast<double>(static_cast<float>(origin[axis])));
     const double divisor = static_cast<double>(static_cast<float>(size[axis]));
-    return static_cast<int32_t>(std::floor(static_cast<float>(static_cast<double>(difference) / divisor)));
+    return static_cast<int32_t>(
+        std::floor(static_cast<float>(static_cast<double>(difference) / divisor)));
   };
   for (const int threads : kThreadCounts) {
     Coords coords(batch.size());
-    const cpu::QuantizeResult result =
-        cpu::quantize(xyz.data(), batch.data(), size_of(batch), size, origin, coords.data(), threads);
+    const cpu::QuantizeResult result = cpu::quantize(xyz.data(), batch.data(), size_of(batch), size,
+                                                     origin, coords.data(), threads);
     CHECK_EQ(result.bad_row, cpu::kNoBadRow);
     for (size_t i = 0; i < coords.size(); ++i) {
       CHECK_EQ(coords[i], (Coord{batch[i], expected(i, 0), expected(i, 1), expected(i, 2)}));
@@ -217,8 +223,8 @@ void check_refusals() {
           at(xyz, 3 * row + axis) = c.value;
           xyz.back() = c.value;  // the first bad row counts, not any other
           Coords coords(kCount);
-          const cpu::QuantizeResult result = cpu::quantize(xyz.data(), nullptr, kCount, unit, kNoOrigin,
-                                                           coords.data(), threads);
+          const cpu::QuantizeResult result =
+              cpu::quantize(xyz.data(), nullptr, kCount, unit, kNoOrigin, coords.data(), threads);
           CHECK_EQ(result.bad_row, c.is_bad ? row : cpu::kNoBadRow);
           CHECK_EQ(result.is_finite, c.is_finite);
         }
@@ -244,7 +250,8 @@ TEST(quantize_refuses_batches_out_of_range_and_takes_empty_clouds) {
     CHECK(result.is_finite);
     CHECK_EQ(coords[1], (Coord{kBatchMax, 0, 0, 0}));
   }
-  CHECK_EQ(cpu::quantize<float>(nullptr, nullptr, 0, unit, kNoOrigin, nullptr, 3).bad_row, cpu::kNoBadRow);
+  CHECK_EQ(cpu::quantize<float>(nullptr, nullptr, 0, unit, kNoOrigin, nullptr, 3).bad_row,
+           cpu::kNoBadRow);
 }
 
 TEST(the_first_coordinate_out_of_range_is_found) {
@@ -313,7 +320,8 @@ TEST(unique_coords_are_grouped_in_morton_order) {
   check_unique(many_duplicates());
   check_unique(Coords(10000, Coord{1, -2, 3, -4}));
   check_unique({Coord{0, -1, -1, -1}, Coord{0, 0, 0, 0}, Coord{0, -1, -1, -1}});
-  Coords far = many_duplicates();  // with the range's corners a key and a row need more than 64 bits
+  Coords far =
+      many_duplicates();  // with the range's corners a key and a row need more than 64 bits
   const Coords corners = range_corners();
   far.insert(far.end(), corners.begin(), corners.end());
   far.insert(far.end(), corners.rbegin(), corners.rend());
@@ -414,7 +422,8 @@ void check_sites(const Coords& coords, const ConvGeometry& g, const int64_t* sha
         to[i] = offset / g.stride[i];
       }
       if (divides) full.add(c.batch, to);
-      for (int i = 0; i < 3; ++i) to[i] = g.stride[i] * site[i] + g.dilation[i] * tap[i] - g.padding[i];
+      for (int i = 0; i < 3; ++i)
+        to[i] = g.stride[i] * site[i] + g.dilation[i] * tap[i] - g.padding[i];
       fine.add(c.batch, to);
     });
   }
@@ -427,8 +436,12 @@ void check_sites(const Coords& coords, const ConvGeometry& g, const int64_t* sha
 }
 
 TEST(output_sites_are_those_that_the_relation_reaches) {
-  const ConvGeometry geometries[] = {cubic(1, 1, 1, 0), cubic(2, 2, 1, 0), cubic(3, 2, 1, 1),
-                                     cubic(3, 1, 1, 1), cubic(2, 3, 2, 1), cubic(3, 2, 2, 0),
+  const ConvGeometry geometries[] = {cubic(1, 1, 1, 0),
+                                     cubic(2, 2, 1, 0),
+                                     cubic(3, 2, 1, 1),
+                                     cubic(3, 1, 1, 1),
+                                     cubic(2, 3, 2, 1),
+                                     cubic(3, 2, 2, 0),
                                      ConvGeometry{{3, 1, 2}, {1, 2, 4}, {2, 1, 5}, {2, 0, 3}}};
   const int64_t shape[3] = {7, 5, 12};
   for (const NamedCloud& cloud : small_clouds()) {
@@ -443,7 +456,8 @@ TEST(output_sites_are_those_that_the_relation_reaches) {
 TEST(proposals_beyond_the_limit_of_memory_are_squeezed) {
   constexpr int32_t kSide = 33;  // 5^3 taps on 33^3 voxels: more than the 2^22 kept at once
   const Coords dense = dense_cube(kSide);
-  const cpu::Sites sites = cpu::fine_sites(dense.data(), size_of(dense), cubic(5, 1, 1, 2), nullptr, 2);
+  const cpu::Sites sites =
+      cpu::fine_sites(dense.data(), size_of(dense), cubic(5, 1, 1, 2), nullptr, 2);
   CHECK(sites.all_in_range);
   CHECK_EQ(sites.coords, morton_sorted(dense_cube(kSide + 4, -2)));
 }

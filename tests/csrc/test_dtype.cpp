@@ -48,7 +48,8 @@ constexpr Format kBrain{7, 127};
 class SlowRounding {
  public:
   explicit SlowRounding(const Format& format) : format_(format) {
-    for (uint32_t bits = 0; bits <= format.infinity(); ++bits) values_.push_back(format.magnitude(bits));
+    for (uint32_t bits = 0; bits <= format.infinity(); ++bits)
+      values_.push_back(format.magnitude(bits));
   }
 
   /// `value` must not be NaN.
@@ -73,7 +74,8 @@ class SlowRounding {
     for (size_t i = 1; i < values_.size(); ++i) {
       for (const double border : {values_[i], (values_[i] + values_[i - 1]) / 2}) {
         const float middle = static_cast<float>(border);
-        for (const float v : {std::nextafterf(middle, 0.0f), middle, std::nextafterf(middle, kInfinity)}) {
+        for (const float v :
+             {std::nextafterf(middle, 0.0f), middle, std::nextafterf(middle, kInfinity)}) {
           floats.push_back(v);
         }
       }
@@ -108,7 +110,8 @@ void check_every_value(const Format& format, Stored (*from_float)(float)) {
 }
 
 template <class Stored>
-void check_rounding(const Format& format, Stored (*from_float)(float), const std::vector<float>& floats) {
+void check_rounding(const Format& format, Stored (*from_float)(float),
+                    const std::vector<float>& floats) {
   const SlowRounding slow(format);
   for (const float value : floats) {
     if (std::isnan(value)) {
@@ -124,7 +127,8 @@ void check_rounding(const Format& format, Stored (*from_float)(float), const std
 std::vector<float> random_patterns(uint64_t seed, int count) {
   Random random(seed);
   std::vector<float> floats;
-  for (int i = 0; i < count; ++i) floats.push_back(float_from_bits(static_cast<uint32_t>(random.bits())));
+  for (int i = 0; i < count; ++i)
+    floats.push_back(float_from_bits(static_cast<uint32_t>(random.bits())));
   return floats;
 }
 
@@ -133,7 +137,8 @@ std::vector<float> random_near_half_range(uint64_t seed, int count) {
   Random random(seed);
   std::vector<float> floats;
   for (int i = 0; i < count; ++i) {
-    const double value = std::ldexp(random.real(1.0, 2.0), static_cast<int>(random.integer(-27, 16)));
+    const double value =
+        std::ldexp(random.real(1.0, 2.0), static_cast<int>(random.integer(-27, 16)));
     floats.push_back(static_cast<float>(random.integer(0, 1) ? value : -value));
   }
   return floats;
@@ -152,7 +157,9 @@ TEST(bits_and_floats_are_the_same_words) {
 
 TEST(every_half_converts_to_float_and_back) { check_every_value<Float16>(kHalf, to_float16); }
 
-TEST(every_bfloat16_converts_to_float_and_back) { check_every_value<BFloat16>(kBrain, to_bfloat16); }
+TEST(every_bfloat16_converts_to_float_and_back) {
+  check_every_value<BFloat16>(kBrain, to_bfloat16);
+}
 
 TEST(halves_round_to_nearest_even_at_every_border) {
   check_rounding(kHalf, to_float16, SlowRounding(kHalf).borders());

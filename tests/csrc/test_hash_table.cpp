@@ -45,7 +45,8 @@ std::vector<uint64_t> keys_with_home(const HashTableView& table, uint64_t slot, 
 }
 
 TEST(splitmix64_is_the_published_one) {
-  // The generator's first outputs from seed 0 (Vigna's splitmix64.c); its state grows by a constant.
+  // The generator's first outputs from seed 0 (Vigna's splitmix64.c); its state grows by a
+  // constant.
   constexpr uint64_t kGamma = 0x9e3779b97f4a7c15ULL;
   CHECK_EQ(splitmix64(kGamma), uint64_t{0xe220a8397b1dcdafULL});
   CHECK_EQ(splitmix64(2 * kGamma), uint64_t{0x6e789e6aa1b965f4ULL});
@@ -103,7 +104,8 @@ TEST(probes_run_over_the_end_of_the_table) {
   OwnedHashTable table(uint64_t{32});
   const std::vector<uint64_t> keys = keys_with_home(table.view, 30, 12);
   const std::vector<uint64_t> neighbors = keys_with_home(table.view, 0, 4);
-  for (size_t i = 0; i < keys.size(); ++i) CHECK(table.view.insert(keys[i], static_cast<int32_t>(i)));
+  for (size_t i = 0; i < keys.size(); ++i)
+    CHECK(table.view.insert(keys[i], static_cast<int32_t>(i)));
   for (const uint64_t key : neighbors) CHECK(table.view.insert(key, 100));
   for (size_t i = 0; i < keys.size(); ++i) {
     CHECK_EQ(table.view.find(keys[i]), static_cast<int32_t>(i));
@@ -149,9 +151,13 @@ TEST(threads_build_and_read_the_same_table) {
 TEST(lookups_out_of_range_are_misses) {
   // Without the check of the range these would fold onto keys that are in the table.
   const Coords inside{Coord{1, 0, 0, kAxisMin}, Coord{0, 0, 0, 0}, Coord{0, 1, 0, 0}};
-  const Coords outside{Coord{0, kAxisMax + 1, 0, kAxisMin}, Coord{1024, 0, 0, 0}, Coord{-1, 0, 0, 0},
-                       Coord{0, 0, kAxisMax + 1 + kAxisMin, kAxisMax + 1}, Coord{0, 0, kAxisMax + 1, 0},
-                       Coord{0, 0, INT32_MIN, 0}, Coord{0, INT32_MAX, 0, 0}};
+  const Coords outside{Coord{0, kAxisMax + 1, 0, kAxisMin},
+                       Coord{1024, 0, 0, 0},
+                       Coord{-1, 0, 0, 0},
+                       Coord{0, 0, kAxisMax + 1 + kAxisMin, kAxisMax + 1},
+                       Coord{0, 0, kAxisMax + 1, 0},
+                       Coord{0, 0, INT32_MIN, 0},
+                       Coord{0, INT32_MAX, 0, 0}};
   const OwnedHashTable table(inside);
   std::vector<int64_t> found(outside.size(), -2);
   const HashLookup lookup{outside.data(), table.view, found.data()};
@@ -177,7 +183,8 @@ TEST(the_filter_passes_every_key_and_few_others_in_every_instruction_set) {
       const int count = 1 + static_cast<int>(row) % kMaskBits;
       const uint64_t window = packed_key(coords[row]);
       cpu::Probes probes{};
-      const uint32_t passed = kernels->filter_keys(table.view, window, steps.data(), count, &probes);
+      const uint32_t passed =
+          kernels->filter_keys(table.view, window, steps.data(), count, &probes);
       CHECK_EQ(count < kMaskBits ? passed >> count : 0u, 0u);
       for (int i = 0; i < count; ++i) {
         const uint64_t key = window + at(steps, i);

@@ -66,8 +66,9 @@ std::vector<ConvGeometry> geometries() {
 }
 
 std::vector<ConvGeometry> strided_geometries() {
-  return {cubic(2, 2, 1, 0), cubic(3, 2, 1, 1), cubic(1, 2, 1, 0),
-          cubic(4, 3, 2, 2), cubic(5, 2, 1, 2), ConvGeometry{{3, 1, 2}, {2, 1, 3}, {1, 1, 2}, {1, 0, 1}}};
+  return {cubic(2, 2, 1, 0), cubic(3, 2, 1, 1),
+          cubic(1, 2, 1, 0), cubic(4, 3, 2, 2),
+          cubic(5, 2, 1, 2), ConvGeometry{{3, 1, 2}, {2, 1, 3}, {1, 1, 2}, {1, 0, 1}}};
 }
 
 TEST(submanifold_searches_find_what_brute_force_finds) {
@@ -111,8 +112,8 @@ TEST(kernels_that_leave_the_range_see_no_site_of_another_row) {
     }
   }
   coords = without_duplicates(coords);
-  const ConvGeometry far_reaching[] = {cubic(3, 1, 1, 1),      cubic(3, 1, 131071, 131071),
-                                       cubic(2, 1, 262143, 0), cubic(3, 1, 1 << 18, 1 << 18),
+  const ConvGeometry far_reaching[] = {cubic(3, 1, 1, 1),       cubic(3, 1, 131071, 131071),
+                                       cubic(2, 1, 262143, 0),  cubic(3, 1, 1 << 18, 1 << 18),
                                        cubic(2, 1 << 17, 1, 0), cubic(2, 1 << 18, 1, 0)};
   for (const ConvGeometry& g : far_reaching) {
     const check::Note note(g);
@@ -139,7 +140,8 @@ TEST(block_words_are_cells_around_a_parent) {
       const int base[3] = {2 * (tap / 9), 2 * (tap / 3 % 3), 2 * (tap % 3)};
       uint32_t children = 0;
       for (int child = 0; child < 8; ++child) {
-        const bool is_there = occupied[base[0] + (child >> 2)][base[1] + (child >> 1 & 1)][base[2] + (child & 1)];
+        const bool is_there =
+            occupied[base[0] + (child >> 2)][base[1] + (child >> 1 & 1)][base[2] + (child & 1)];
         children |= static_cast<uint32_t>(is_there) << child;
       }
       block |= block_part(tap).place(block_from_children(children));
@@ -180,8 +182,8 @@ void check_descent(const Coords& sorted) {
     const check::Note note("level ", level);
     const Coords& coords = levels[level];
     const cpu::Coarsened coarsened = cpu::coarsen(coords.data(), size_of(coords), 1);
-    const cpu::Descent descent{above.view(), coarsened.child_ptr.data(), coarsened.child_mask.data(),
-                               size_of(levels[level + 1])};
+    const cpu::Descent descent{above.view(), coarsened.child_ptr.data(),
+                               coarsened.child_mask.data(), size_of(levels[level + 1])};
     const OwnedTable expected = brute_force(coords);
     for (const int threads : kThreadCounts) {
       check_same(found_by(descent, size_of(coords), kDescentTaps, threads), expected);
@@ -245,7 +247,8 @@ void check_lists(const std::vector<Pair>& pairs, int64_t num_in, int64_t num_out
                          back.in.data(), back.out.data(), threads);
     CHECK_EQ(back.in, transposed.in_index);
     CHECK_EQ(back.out, transposed.out_index);
-    for (const int64_t tile_rows : {int64_t{1}, int64_t{7}, int64_t{64}, std::max<int64_t>(num_out, 1)}) {
+    for (const int64_t tile_rows :
+         {int64_t{1}, int64_t{7}, int64_t{64}, std::max<int64_t>(num_out, 1)}) {
       const OwnedPairs tiled = pairs_of(pairs, num_out, volume, tile_rows);
       std::vector<int64_t> tile_ptr(tiled.tile_ptr.size(), -1);
       cpu::tile_pairs(lists.out.data(), lists.tap_ptr.data(), volume, tile_rows,

@@ -258,7 +258,7 @@ TEST(segments_are_summed_averaged_and_searched) {
 }
 
 TEST(a_long_sum_loses_no_digits) {
-  constexpr int64_t kRows = 200000;  // summed in float32 the error would be a thousand times this
+  constexpr int64_t kRows = 200000;  // float32 sums would lose digits
   const std::vector<float> feats(kRows, 0.1f);
   std::vector<int64_t> order;
   for (int64_t row = 0; row < kRows; ++row) order.push_back(row);

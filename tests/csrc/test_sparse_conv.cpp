@@ -68,7 +68,8 @@ void for_each_table(const Run& run) {
 
 template <class T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
 template <class S>
@@ -88,15 +89,16 @@ struct Map {
 
 Map submanifold_map(const Coords& coords, int32_t kernel_size) {
   const ConvGeometry g = cubic(kernel_size, 1, 1, kernel_size / 2);
-  return Map{brute_force_pairs(coords, coords, g), size_of(coords), size_of(coords), g.kernel_volume(),
-             g.kernel_volume() / 2};
+  return Map{brute_force_pairs(coords, coords, g), size_of(coords), size_of(coords),
+             g.kernel_volume(), g.kernel_volume() / 2};
 }
 
 Map strided_map(const Coords& fine, const ConvGeometry& g) {
   Coords coarse;
   for (const Coord& c : fine) coarse.push_back(g.cell_of(c));
   coarse = without_duplicates(coarse);
-  return Map{brute_force_pairs(coarse, fine, g), size_of(fine), size_of(coarse), g.kernel_volume(), -1};
+  return Map{brute_force_pairs(coarse, fine, g), size_of(fine), size_of(coarse), g.kernel_volume(),
+             -1};
 }
 
 /// The same pairs read backwards.
@@ -122,7 +124,8 @@ struct Problem {
   Shape shape;
   std::vector<S> feats, weight, bias, residual;
 
-  Problem(const Map& the_map, const Shape& the_shape, uint64_t seed) : map(the_map), shape(the_shape) {
+  Problem(const Map& the_map, const Shape& the_shape, uint64_t seed)
+      : map(the_map), shape(the_shape) {
     Random random(seed);
     feats = random_values<S>(random, map.num_in * in_channels());
     weight = random_values<S>(random, int64_t{map.kernel_volume} * shape.cin * out_channels());
@@ -133,14 +136,16 @@ struct Problem {
   int in_channels() const { return shape.groups * shape.cin; }
   int out_channels() const { return shape.groups * shape.cout; }
   size_t out_size() const { return static_cast<size_t>(map.num_out * out_channels()); }
-  static const S* or_null(const std::vector<S>& values) { return values.empty() ? nullptr : values.data(); }
+  static const S* or_null(const std::vector<S>& values) {
+    return values.empty() ? nullptr : values.data();
+  }
 
   std::vector<S> by_specification() const {
     const OwnedTable table = table_of(map.pairs, map.num_out, map.kernel_volume);
     std::vector<S> out(out_size(), stored(777.0, S{}));
-    const SparseConv<S, SumOf<S>> conv{table.view(),      feats.data(),   weight.data(), or_null(bias),
-                                       or_null(residual), out.data(),     in_channels(), out_channels(),
-                                       shape.groups,      shape.relu};
+    const SparseConv<S, SumOf<S>> conv{
+        table.view(), feats.data(),  weight.data(),  or_null(bias), or_null(residual),
+        out.data(),   in_channels(), out_channels(), shape.groups,  shape.relu};
     for (size_t i = 0; i < out.size(); ++i) conv(static_cast<int64_t>(i));
     return out;
   }
@@ -150,12 +155,13 @@ struct Problem {
   }
 
   std::vector<S> by_kernels(const cpu::SimdKernels& table, const cpu::WeightLayout& layout,
-                            const std::vector<S>& stored_weight, int64_t tile_rows, int threads) const {
+                            const std::vector<S>& stored_weight, int64_t tile_rows,
+                            int threads) const {
     const OwnedPairs pairs = pairs_of(map.pairs, map.num_out, map.kernel_volume, tile_rows);
     std::vector<S> out(out_size(), stored(777.0, S{}));
     const cpu::ConvArguments<S> arguments{
-        pairs.tiles(),  feats.data(),      out.data(), stored_weight.data(),
-        or_null(bias),  or_null(residual), layout,     map.full_tap,
+        pairs.tiles(), feats.data(),      out.data(), stored_weight.data(),
+        or_null(bias), or_null(residual), layout,     map.full_tap,
         shape.relu};
     cpu::sparse_conv(arguments, kernels_of(table, S{}), threads);
     return out;
@@ -193,7 +199,8 @@ struct Exact {
       smallest = 0x1p-25;
     }
     for (size_t i = 0; i < values.size(); ++i) {
-      const double bound = step * (terms[i] + 3) * magnitude[i] + last * std::fabs(sum[i]) + smallest;
+      const double bound =
+          step * (terms[i] + 3) * magnitude[i] + last * std::fabs(sum[i]) + smallest;
       if (std::fabs(exact(values[i]) - sum[i]) <= bound) continue;
       const check::Note note("element ", i, ", bound ", bound);
       CHECK_EQ(exact(values[i]), sum[i]);
@@ -228,8 +235,9 @@ Exact exact_conv(const Problem<S>& p) {
 /// Specification and every table against the sums in double.
 template <class S>
 void check_problem(const Map& map, const Shape& shape) {
-  const check::Note note("cin ", shape.cin, ", cout ", shape.cout, ", groups ", shape.groups, ", bias ",
-                         shape.has_bias, ", residual ", shape.has_residual, ", relu ", shape.relu);
+  const check::Note note("cin ", shape.cin, ", cout ", shape.cout, ", groups ", shape.groups,
+                         ", bias ", shape.has_bias, ", residual ", shape.has_residual, ", relu ",
+                         shape.relu);
   const Problem<S> problem(map, shape, static_cast<uint64_t>(100 * shape.cin + shape.cout));
   const Exact expected = exact_conv(problem);
   expected.expect<S, SumOf<S>>(problem.by_specification());
@@ -270,12 +278,15 @@ TEST(ragged_channels) {
   for_each_type([&](auto tag) {
     using S = decltype(tag);
     for (int channels = 1; channels <= 67; ++channels) {
-      check_problem<S>(map, Shape{channels, 5, 1, channels % 2 == 0, channels % 3 == 0, channels % 5 == 0});
-      check_problem<S>(map, Shape{3, channels, 1, channels % 2 != 0, channels % 3 == 1, channels % 5 == 1});
+      check_problem<S>(
+          map, Shape{channels, 5, 1, channels % 2 == 0, channels % 3 == 0, channels % 5 == 0});
+      check_problem<S>(
+          map, Shape{3, channels, 1, channels % 2 != 0, channels % 3 == 1, channels % 5 == 1});
     }
     Random random(63);
     for (int i = 0; i < 6; ++i) {
-      check_problem<S>(map, Shape{static_cast<int>(random.integer(8, 67)), static_cast<int>(random.integer(8, 67))});
+      check_problem<S>(map, Shape{static_cast<int>(random.integer(8, 67)),
+                                  static_cast<int>(random.integer(8, 67))});
     }
     check_problem<S>(map, Shape{64, 64, 1, true, true, true});
     check_problem<S>(map, Shape{33, 67, 1, true, true, true});
@@ -369,9 +380,11 @@ TEST(mirrored_and_transposed_weights_are_the_same_weights) {
                 const int64_t group = channel / shape.cout;
                 const int64_t co = channel % shape.cout;
                 const int64_t to =
-                    transposed ? (stored_tap * shape.cout + co) * in_channels + group * shape.cin + ci
-                               : (stored_tap * shape.cin + ci) * out_channels + channel;
-                at(weight, to) = at(problem.weight, (tap * shape.cin + ci) * out_channels + channel);
+                    transposed
+                        ? (stored_tap * shape.cout + co) * in_channels + group * shape.cin + ci
+                        : (stored_tap * shape.cin + ci) * out_channels + channel;
+                at(weight, to) =
+                    at(problem.weight, (tap * shape.cin + ci) * out_channels + channel);
               }
             }
           }
@@ -412,7 +425,8 @@ TEST(the_transposed_layout_computes_the_adjoint) {
     mirrored.map = map;
     layout.mirrored = true;
     mirrored.map.full_tap = -1;
-    const std::vector<double> again = mirrored.by_kernels(table, layout, forward.weight, kTileRows, 1);
+    const std::vector<double> again =
+        mirrored.by_kernels(table, layout, forward.weight, kTileRows, 1);
     CHECK(std::fabs(dot(again, forward.feats) - expected) < 1e-9);
     layout.mirrored = false;
   });
@@ -440,7 +454,8 @@ void check_every_value() {
       const double value = exact(problem.feats[i]);
       // The bfloat16 instructions of x86 take subnormal numbers for zero.
       const bool may_vanish = std::is_same_v<S, BFloat16> && std::fabs(value) < 0x1p-126;
-      if (exact(out[i]) != value && !(may_vanish && exact(out[i]) == 0)) CHECK_EQ(exact(out[i]), value);
+      if (exact(out[i]) != value && !(may_vanish && exact(out[i]) == 0))
+        CHECK_EQ(exact(out[i]), value);
     }
   });
 }
@@ -454,7 +469,8 @@ TEST(nan_and_infinity_stay_in_their_rows_and_nan_passes_the_relu) {
   const Map map = submanifold_map(isolated_voxels(40), 3);  // every row is its own only neighbour
   for_each_type([&](auto tag) {
     using S = decltype(tag);
-    for (const double odd : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    for (const double odd :
+         {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
       Problem<S> problem(map, Shape{5, 7, 1, true, false, true}, 73);
       const Problem<S> clean(problem);
       at(problem.feats, 11 * 5 + 4) = stored(odd, S{});
@@ -518,9 +534,10 @@ void check_weight_grad(const Map& map, const Shape& shape, int64_t tile_rows, in
     std::vector<A> first;
     for (int count = 1; count <= threads; ++count) {
       std::vector<A> grad(problem.weight.size(), A(777));
-      const cpu::WeightGradArguments<S, A> arguments{
-          pairs.tiles(), problem.feats.data(), grad_out.data(), grad.data(),
-          shape.groups,  shape.cin,            shape.cout};
+      const cpu::WeightGradArguments<S, A> arguments{pairs.tiles(),   problem.feats.data(),
+                                                     grad_out.data(), grad.data(),
+                                                     shape.groups,    shape.cin,
+                                                     shape.cout};
       cpu::sparse_conv_weight_grad(arguments, kernels_of(table, S{}), count);
       if (count == 1) {
         expected.expect<A, A>(grad);
@@ -599,8 +616,8 @@ void check_channelwise(const Map& map, int channels, bool has_weight, bool has_b
         }
         CHECK(same_bits(out, first));
         std::vector<S> grad(weight.size(), S(777));
-        cpu::channelwise_weight_grad(pairs.tiles(), feats.data(), grad_out.data(), channels, grad.data(),
-                                     threads);
+        cpu::channelwise_weight_grad(pairs.tiles(), feats.data(), grad_out.data(), channels,
+                                     grad.data(), threads);
         if (first_grad.empty()) {
           expected_grad.expect<S, S>(grad);
           first_grad = grad;

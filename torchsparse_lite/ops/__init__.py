@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Operators on plain tensors, ``torch.ops.tsl.*``: one file per operator family."""
 
+from torchsparse_lite.ops.batch_norm import batch_norm
+from torchsparse_lite.ops.columns import column_sums, scale_shift
 from torchsparse_lite.ops.coords import (
     coarse_sites,
     coarsen,
@@ -23,8 +25,10 @@ from torchsparse_lite.ops.sparse_conv import sparse_conv, sparse_conv_weight_gra
 from torchsparse_lite.ops.sparse_pool import sparse_max_pool, sparse_sum_pool
 
 __all__ = [
+    "batch_norm",
     "coarse_sites",
     "coarsen",
+    "column_sums",
     "fine_sites",
     "hash_build",
     "hash_lookup",
@@ -34,6 +38,7 @@ __all__ = [
     "neighbors_search",
     "pairs_by_tap",
     "quantize",
+    "scale_shift",
     "segment_reduce",
     "sparse_conv",
     "sparse_conv_weight_grad",

@@ -37,13 +37,13 @@ def _batch_norm_fake(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    feats, weight, _, ctx.eps = inputs
+    *operands, ctx.eps = inputs
     # The statistics are saved as outputs, so that a second derivative goes through them too.
-    ctx.save_for_backward(feats, weight, *output[1:])
+    ctx.save_for_backward(*operands, *output[1:])
 
 
 def _backward(ctx: Any, grad: Tensor, grad_mean: Tensor, grad_variance: Tensor) -> tuple[Any, ...]:
-    feats, weight, mean, variance = ctx.saved_tensors
+    feats, weight, bias, mean, variance = ctx.saved_tensors
     wide_grad, x = widened(grad), widened(feats)
     count = max(x.shape[0], 1)
     total, product = column_sums(wide_grad, x)
@@ -57,7 +57,7 @@ def _backward(ctx: Any, grad: Tensor, grad_mean: Tensor, grad_variance: Tensor) 
     return (
         grad_feats.to(feats.dtype),
         along.to(weight.dtype) if wants_weight else None,
-        total.to(weight.dtype) if wants_bias else None,
+        total.to(bias.dtype) if wants_bias else None,
         None,
     )
 
