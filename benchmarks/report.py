@@ -32,7 +32,9 @@ def newest(suite: str) -> dict[str, Any] | None:
 
 def table() -> str:
     """Markdown of all suites."""
-    parts = [part for part in (_conv_table(newest("cpu_conv")), _map_table(newest("cpu_maps"))) if part]
+    parts = [
+        part for part in (_conv_table(newest("cpu_conv")), _map_table(newest("cpu_maps"))) if part
+    ]
     return "\n\n".join(parts) or "No result is committed yet: `python -m benchmarks.run cpu_conv`."
 
 

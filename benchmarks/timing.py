@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Timing for a shared, noisy machine: contestants take turns, medians are compared within one run."""
+"""Timing for a shared, noisy machine: contestants take turns, medians of one run are compared."""
 
 from __future__ import annotations
 

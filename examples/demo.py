@@ -8,6 +8,7 @@ Takes a real SemanticKITTI scan if the folder TSL_DATA has one, else a ray-cast 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,7 @@ class UNet(nn.Module):
         self.stem = block(in_channels, widths[0])
         self.down = nn.ModuleList(
             spnn.Sequential(block(a, b, stride=2), block(b, b))
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
+            for a, b in itertools.pairwise(widths)
         )
         self.up = nn.ModuleList(
             spnn.Conv3d(b, a, 2, 2, transposed=True)

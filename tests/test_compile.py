@@ -62,6 +62,10 @@ def workload():
         x.feats.requires_grad_()
         layers = tsl.nn.Sequential(
             tsl.nn.Conv3d(4, 4, 3),
+            tsl.nn.BatchNorm(4),
+            tsl.nn.PReLU(),
+            tsl.nn.Linear(4, 4),
+            tsl.nn.LayerNorm(4),
             tsl.nn.Conv3d(4, 4, 3, groups=4),
             tsl.nn.Conv3d(4, 8, 2, 2),
             tsl.nn.Conv3d(8, 4, 2, 2, transposed=True),
@@ -179,7 +183,6 @@ def test_compile_fullgraph_over_operators_of_unknown_size():
         assert torch.equal(eager, traced)
 
 
-@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace:UserWarning")
 def test_a_module_compiles_and_gives_the_same():
     """torch.compile of a whole sparse layer, graph breaks allowed, leaves its result unchanged."""
     x = harness.sparse(clouds.surface_coords(12), 4, dtype=torch.float32)

@@ -358,12 +358,15 @@ def test_collate_and_hash_table(kind, words, call):
 
 STRIDED = torch.zeros(4, 8, dtype=torch.int32)[:, ::2]
 INDEX = torch.zeros(3, 1, dtype=torch.int64)
-KEYS, ROWS = torch.zeros(17, dtype=torch.int64), torch.zeros(17, dtype=torch.int32)
+TABLE = tuple(
+    torch.zeros(size, dtype=kind)
+    for size, kind in ((17, torch.int64), (17, torch.int32), (4, torch.int32))
+)
 PTR = torch.tensor([0, 2])
 
 
 @table(
-    ("strided view", ValueError, ["contiguous"], lambda: C.hash_build(STRIDED, KEYS, ROWS, 1)),
+    ("strided view", ValueError, ["contiguous"], lambda: C.hash_build(STRIDED, TABLE, 1)),
     ("strided order", ValueError, ["contiguous"], lambda: C.is_morton_ordered(STRIDED, 1)),
     ("raw dtype", TypeError, ["int32"], lambda: C.is_morton_ordered(SITES.long(), 1)),
     ("raw shape", ValueError, ["(2, 3)"], lambda: C.is_morton_ordered(SITES[:, :3].clone(), 1)),

@@ -265,21 +265,38 @@ def test_bias_gradient_of_one_channel_for_any_thread_count(device, threads):
     assert torch.equal(*results)
 
 
-@pytest.mark.parametrize("name", ["BatchNorm", "GroupNorm", "LayerNorm"])
-def test_norms_for_any_thread_count(device, threads, name):
-    """Output, running statistics and gradients in train mode have the same bits."""
-    x = harness.sparse(clouds.surface_coords(80, batch_size=2), 16, dtype=torch.float32)
+LAYERS = {
+    "BatchNorm": lambda: tsl.nn.BatchNorm(16),
+    "BatchNorm in eval mode": lambda: tsl.nn.BatchNorm(16).eval(),
+    "GroupNorm": lambda: tsl.nn.GroupNorm(4, 16),
+    "InstanceNorm": lambda: tsl.nn.InstanceNorm(16),
+    "LayerNorm": lambda: tsl.nn.LayerNorm(16),
+    "Linear": lambda: tsl.nn.Linear(16, 16),
+    "PReLU": lambda: tsl.nn.PReLU(16),
+    "PReLU of one slope": lambda: tsl.nn.PReLU(),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_with_sums_for_any_thread_count(device, threads, name, dtype):
+    """Output, running statistics and gradients have the same bits."""
+    x = harness.sparse(clouds.surface_coords(80, batch_size=2), 16, dtype=dtype)
     x = x.to(device)
     results = []
-    for count in (1, 2):
+    for count in (1, 2, 3):
         threads(count)
-        layer = getattr(tsl.nn, name)(*((4, 16) if name == "GroupNorm" else (16,))).to(device)
+        torch.manual_seed(0)
+        layer = LAYERS[name]().to(device)
+        if name == "Linear":
+            layer.to(dtype)
         feats = x.feats.clone().requires_grad_()
         y = layer(x.replace_feats(feats))
         inputs = (feats, *layer.parameters())
         grads = torch.autograd.grad((y.feats * x.feats).sum(), inputs)
         results.append((y.feats, *grads, *layer.buffers()))
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 @pytest.mark.parametrize("kind", CONVS)

@@ -14,11 +14,12 @@ PACKAGE = ROOT / "torchsparse_lite"
 NAME = PACKAGE.name
 
 LAYERS = [
-    ("_native",),
+    ("_native", "host_memory"),
     ("ops",),
     ("kernel_map",),
     ("coordinates",),
-    ("tensor",),
+    ("manager", "features"),
+    ("tensor", "points"),
     ("voxelize", "collate"),
     ("nn",),
     ("models",),

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import torchsparse_lite as tsl
+from torchsparse_lite import ops
 from torchsparse_lite.nn import functional as tsf
 
 
@@ -24,19 +25,72 @@ def rows_of_batch(x, batch):
     return x.coords[:, 0] == batch
 
 
+NORM_OPTIONS = [
+    {},
+    {"momentum": None},
+    {"momentum": 0.7, "eps": 0.1},
+    {"affine": False},
+    {"track_running_stats": False},
+]
+
+
+def step_of(norm, run, feats):
+    """Output and gradients of a fixed loss."""
+    leaf = feats.clone().requires_grad_()
+    out = run(leaf)
+    grad = torch.linspace(-1, 2, out.numel(), device=out.device).reshape(out.shape).to(out.dtype)
+    return out, *torch.autograd.grad(out, (leaf, *norm.parameters()), grad)
+
+
 @pytest.mark.parametrize("training", [True, False])
-def test_batch_norm_is_torchs(device, training):
-    """Output, running statistics and gradients over three steps equal BatchNorm1d on the rows."""
-    ours, theirs = tsl.nn.BatchNorm(4).to(device), torch.nn.BatchNorm1d(4).to(device)
+@pytest.mark.parametrize("options", NORM_OPTIONS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_batch_norm_is_torchs(device, training, options, dtype):
+    """Outputs, gradients and running statistics of three steps are those of BatchNorm1d."""
+    ours = tsl.nn.BatchNorm(4, **options).to(device)
+    theirs = torch.nn.BatchNorm1d(4, **options).to(device)
+    if dtype == torch.float64:
+        ours.double(), theirs.double()
+    if ours.affine:
+        with torch.no_grad():
+            ours.weight.copy_(torch.arange(4.0) + 0.5)
+            ours.bias.copy_(torch.arange(4.0) - 2)
     theirs.load_state_dict(ours.state_dict())
     ours.train(training)
     theirs.train(training)
     for step in range(3):
-        x = cloud(device=device)
-        x = x.replace_feats(x.feats + step)
-        assert torch.equal(ours(x).feats, theirs(x.feats))
+        x = cloud(dtype=dtype, device=device)
+        feats = x.feats * (step + 1) + step
+        got = step_of(ours, lambda f, x=x: ours(x.replace_feats(f)).feats, feats)
+        for mine, expected in zip(got, step_of(theirs, theirs, feats), strict=True):
+            assert mine.dtype == expected.dtype
+            clouds.assert_close(mine, expected, tolerance=clouds.TOLERANCE[dtype])
+    assert list(ours.state_dict()) == list(theirs.state_dict())
     for name, value in theirs.state_dict().items():
-        assert torch.equal(ours.state_dict()[name], value), name
+        clouds.assert_close(ours.state_dict()[name], value, tolerance=1e-6, what=name)
+
+
+def test_batch_norm_keeps_its_digits_beside_a_large_mean(device):
+    """The variance does not drown in the square of the mean."""
+    x = cloud(dtype=torch.float64, device=device)
+    y = tsl.nn.BatchNorm(4, eps=0).to(device).double()(x.replace_feats(x.feats + 1e7))
+    clouds.assert_close(y.feats.var(0, unbiased=False), torch.ones(4), tolerance=1e-12)
+
+
+@pytest.mark.parametrize("name", ["BatchNorm", "LayerNorm", "InstanceNorm", "Linear", "PReLU"])
+def test_layers_with_sums_over_sites_differentiate_twice(name):
+    x = cloud(dtype=torch.float64, batch_size=2)
+    x = x[torch.arange(len(x)) % 10 == 0]
+    layer = getattr(tsl.nn, name)(*((4, 3) if name == "Linear" else (4,))).double()
+    parameters = dict(layer.named_parameters())
+
+    def run(feats, *values):
+        state = dict(zip(parameters, values, strict=True))
+        return torch.func.functional_call(layer, state, (x.replace_feats(feats),)).feats
+
+    inputs = [t.detach().clone().requires_grad_() for t in (x.feats, *parameters.values())]
+    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -79,15 +133,19 @@ def test_layer_norm_linear_and_dropout(device):
     x = cloud(device=device)
     norm, linear = tsl.nn.LayerNorm(4).to(device), tsl.nn.Linear(4, 7).to(device)
     assert torch.equal(norm(x).feats, torch.nn.functional.layer_norm(x.feats, (4,)))
-    expected = torch.nn.functional.linear(x.feats, linear.weight, linear.bias)
-    assert torch.equal(linear(x).feats, expected)
+    expected = step_of(
+        linear, lambda f: torch.nn.functional.linear(f, *linear.parameters()), x.feats
+    )
+    got = step_of(linear, lambda f: linear(x.replace_feats(f)).feats, x.feats)
+    for mine, theirs in zip(got, expected, strict=True):
+        clouds.assert_close(mine, theirs, tolerance=1e-6)
     dropped = tsl.nn.Dropout(0.5).train()(x).feats
     assert 0 < int((dropped == 0).sum()) < dropped.numel()
     assert torch.equal(tsl.nn.Dropout(0.5).eval()(x).feats, x.feats)
 
 
 @pytest.mark.parametrize(
-    "name", ["ReLU", "LeakyReLU", "SiLU", "GELU", "ELU", "Sigmoid", "Tanh", "Hardswish"]
+    "name", ["ReLU", "LeakyReLU", "PReLU", "SiLU", "GELU", "ELU", "Sigmoid", "Tanh", "Hardswish"]
 )
 def test_activations_are_torchs(name):
     """Values equal torch's; coordinates, level and manager are the input's own."""
@@ -170,6 +228,29 @@ def test_pooling_in_half_precision_does_not_overflow(device):
         torch.ones(4096, 1, device=device).half(), clouds.solid_coords((16, 16, 16)).to(device)
     )
     assert tsf.avg_pool3d(many, kernel_size=16).feats.item() == 1.0
+
+
+def test_gradient_of_a_large_mean_in_half_precision(device):
+    """A segment of more than 65,504 points, whose number float16 cannot hold."""
+    feats = torch.zeros(70_000, 1, dtype=torch.float16, device=device).requires_grad_()
+    order, ptr = torch.arange(70_000, device=device), torch.tensor([0, 70_000], device=device)
+    mean, _ = ops.segment_reduce(feats, order, ptr, reduce="mean")
+    (grad,) = torch.autograd.grad(mean.sum(), feats)
+    assert torch.equal(grad, torch.full_like(grad, 1 / 70_000))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_means_in_half_have_rounded_float32_gradients(device, dtype):
+    x = cloud(dtype=dtype, device=device)
+    coarse = tsf.avg_pool3d(x, kernel_size=2)
+    for tensor, pool in ((x, tsf.avg_pool3d), (coarse, tsf.unpool3d)):
+        grads = []
+        for kind in (dtype, torch.float32):
+            feats = tensor.feats.to(kind).requires_grad_()
+            out = pool(tensor.replace_feats(feats), kernel_size=2).feats
+            ramp = torch.linspace(1, 2, out.numel(), device=device).to(dtype).reshape(out.shape)
+            grads += torch.autograd.grad(out, feats, ramp.to(kind))
+        assert torch.equal(grads[0], grads[1].to(dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

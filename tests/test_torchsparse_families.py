@@ -297,8 +297,8 @@ def test_family_7_nearest_devoxelize(device):
 def test_family_7_points_on_borders_find_their_own_voxel(dtype, precision):
     """Whole centimetres at 0.1 m: half of the points sit on a border, where rounding decides.
 
-    Reading back must follow the precision that voxelize used when it is asked for, and the coarse
-    cell of a point is the cell of its voxel at every stride.
+    Reading back in the precision that voxelize used finds every voxel again, and the coarse cell
+    of a point is the cell of its voxel at every stride.
     """
     rng = np.random.default_rng(0)
     xyz = torch.from_numpy(rng.integers(-3000, 3000, (4000, 3)) / 100).to(dtype)
@@ -308,14 +308,14 @@ def test_family_7_points_on_borders_find_their_own_voxel(dtype, precision):
         own = voxels.coords[index][:, 1:].numpy()
         kind = np.float32 if precision == torch.float32 else np.float64
         assert (own == oracle.quantize(xyz.numpy(), 0.1, dtype=kind)).all()
-    read = tsl.PointTensor(points.feats, xyz.to(precision))
-    assert torch.equal(tsl.devoxelize(voxels, read, 0.1, mode="nearest"), voxels.feats[index])
+    options = {"mode": "nearest", "precision": precision}
+    assert torch.equal(tsl.devoxelize(voxels, points, 0.1, **options), voxels.feats[index])
     for step in (2, 3, 5):
         coarse = tsf.avg_pool3d(voxels, kernel_size=step)
         cells = voxels.coords[index]
         cells[:, 1:] = cells[:, 1:].div(step, rounding_mode="floor")
         rows = clouds.row_lookup(coarse.coords, cells)
-        found = tsl.devoxelize(coarse, read, 0.1, mode="nearest")
+        found = tsl.devoxelize(coarse, points, 0.1, **options)
         assert torch.equal(found, coarse.feats[rows]), f"stride {step}"
 
 

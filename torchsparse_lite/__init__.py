@@ -9,10 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from torchsparse_lite import nn
 from torchsparse_lite._native import has_cuda
 from torchsparse_lite.collate import collate_fn, sparse_collate
-from torchsparse_lite.coordinates import CoordinateManager, HashTable, Level
+from torchsparse_lite.coordinates import HashTable, Level
 from torchsparse_lite.host_memory import keep_host_memory
 from torchsparse_lite.kernel_map import ConvGeometry, KernelMap
-from torchsparse_lite.tensor import PointTensor, SparseTensor, cat
+from torchsparse_lite.manager import CoordinateManager
+from torchsparse_lite.points import PointTensor
+from torchsparse_lite.tensor import SparseTensor, cat
 from torchsparse_lite.voxelize import Voxelized, devoxelize, sparse_quantize, voxelize
 
 try:

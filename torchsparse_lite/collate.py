@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchsparse_lite.coordinates import CoordinateManager, Level
+from torchsparse_lite.coordinates import Level, batch_size_of
 from torchsparse_lite.errors import check_type, refuse
-from torchsparse_lite.ops.coords import check_range
-from torchsparse_lite.tensor import PointTensor, SparseTensor
+from torchsparse_lite.manager import CoordinateManager
+from torchsparse_lite.points import PointTensor
+from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["collate_fn", "sparse_collate"]
 
@@ -39,14 +40,13 @@ def sparse_collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
     for name in ("stride", "num_channels", "device", "dtype", "spatial_shape"):
         values = [getattr(tensor, name) for tensor in tensors]
         if any(value != values[0] for value in values):
-            refuse(f"sparse_collate: tensors", f"of one {name}", values, "Make the samples alike.")
-    coords = torch.cat([_shifted(tensor.coords, n) for tensor, n in _numbered(tensors)])
-    check_range("sparse_collate", coords)
+            refuse("sparse_collate: tensors", f"of one {name}", values, "Make the samples alike.")
+    batch_size = batch_size_of("sparse_collate", sum(tensor.batch_size for tensor in tensors))
     level = Level(
-        coords,
+        torch.cat([_shifted(tensor.coords, n) for tensor, n in _numbered(tensors)]),
         first.stride,
         spatial_shape=first.spatial_shape,
-        batch_size=sum(tensor.batch_size for tensor in tensors),
+        batch_size=batch_size,
         is_morton=all(tensor.level.is_morton for tensor in tensors),
     )
     feats = torch.cat([tensor.feats for tensor in tensors])

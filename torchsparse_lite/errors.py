@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import NoReturn
 
 import torch
@@ -84,12 +85,15 @@ def check_choice(where: str, value: str, choices: Iterable[str]) -> None:
         refuse(where, f"one of {', '.join(known)}", repr(value), "Use one of these names.")
 
 
-def triple(where: str, value: int | Sequence[int], *, minimum: int) -> tuple[int, int, int]:
+def triple(where: str, value: int | Iterable[int], *, minimum: int) -> tuple[int, int, int]:
     """Return ``value`` as three integers, one per axis, each at least ``minimum``."""
-    values = (value,) * 3 if isinstance(value, int) else tuple(value)
-    is_integral = all(isinstance(v, int) and not isinstance(v, bool) for v in values)
-    if isinstance(value, bool) or len(values) != 3 or not is_integral:
-        refuse(where, "an integer or three of them", value, "Give one number per axis x, y, z.")
+    remedy = "Give one integer, or one per axis x, y, z."
+    values = tuple(value) if isinstance(value, Iterable) else (value,) * 3
+    if any(not isinstance(v, Integral) or isinstance(v, bool) for v in values):
+        refuse(where, "an integer or three of them", repr(value), remedy, error=TypeError)
+    if len(values) != 3:
+        refuse(where, "an integer or three of them", value, remedy)
     if min(values) < minimum:
-        refuse(where, f"at least {minimum} in every axis", value, "Give one number per axis x, y, z.")
-    return values
+        refuse(where, f"at least {minimum} in every axis", value, remedy)
+    x, y, z = (int(v) for v in values)
+    return x, y, z

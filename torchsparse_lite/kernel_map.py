@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite._native import C
 from torchsparse_lite.errors import triple
 from torchsparse_lite.ops.sparse_conv import Pairs
 
@@ -47,7 +46,9 @@ class ConvGeometry:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def same(cls, kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1) -> ConvGeometry:
+    def same(
+        cls, kernel_size: int | Sequence[int], dilation: int | Sequence[int] = 1
+    ) -> ConvGeometry:
         """Stride 1 with torch's "same" padding, ``dilation * (kernel_size - 1) // 2`` in front."""
         size = triple("ConvGeometry: kernel_size", kernel_size, minimum=1)
         step = triple("ConvGeometry: dilation", dilation, minimum=1)
@@ -86,16 +87,11 @@ class ConvGeometry:
 
     def output_shape(self, spatial_shape: Triple) -> Triple:
         """Extent of the output grid, as for ``torch.nn.Conv3d``."""
-        return _as_triple(C.extent(self.triples, spatial_shape, False))  # noqa: FBT003
+        return ops.extent(self.triples, spatial_shape, transposed=False)
 
     def input_shape(self, spatial_shape: Triple) -> Triple:
-        """Extent of the output grid of the transposed convolution (``torch.nn.ConvTranspose3d``)."""
-        return _as_triple(C.extent(self.triples, spatial_shape, True))  # noqa: FBT003
-
-
-def _as_triple(values: Sequence[int]) -> Triple:
-    x, y, z = values
-    return x, y, z
+        """Extent of the output grid of a transposed convolution, as for ``ConvTranspose3d``."""
+        return ops.extent(self.triples, spatial_shape, transposed=True)
 
 
 class NeighborTable(NamedTuple):

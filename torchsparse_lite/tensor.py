@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""SparseTensor and PointTensor: features at coordinates.
+"""SparseTensor: features at the occupied sites of a voxel grid.
 
-Both are immutable in spirit: every method returns a new object, and nothing global remembers any.
+It is immutable in spirit: every method returns a new object, and nothing global remembers any.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite.coordinates import CoordinateManager, Level, check_coords
+from torchsparse_lite.coordinates import Level, batch_size_of, check_coords
 from torchsparse_lite.errors import (
     check_dtype,
     check_same_device,
@@ -22,102 +22,15 @@ from torchsparse_lite.errors import (
     refuse,
     triple,
 )
+from torchsparse_lite.features import Features, check_feats
+from torchsparse_lite.manager import CoordinateManager
 
-__all__ = ["PointTensor", "SparseTensor", "cat"]
+__all__ = ["SparseTensor", "cat"]
 
 Triple = tuple[int, int, int]
-_Self = TypeVar("_Self", bound="_Features")
-_FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-class _Features:
-    """What a tensor of features can do whatever its coordinates are."""
-
-    feats: Tensor
-
-    def replace_feats(self: _Self, feats: Tensor) -> _Self:
-        raise NotImplementedError
-
-    def to(self: _Self, *args: Any, **kwargs: Any) -> _Self:
-        raise NotImplementedError
-
-    def _map_feats(self: _Self, function: Callable[[Tensor], Tensor]) -> _Self:
-        return self.replace_feats(function(self.feats))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the features are."""
-        return self.feats.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the features."""
-        return self.feats.dtype
-
-    @property
-    def num_channels(self) -> int:
-        """Number of columns of the features."""
-        return self.feats.shape[1]
-
-    @property
-    def shape(self) -> torch.Size:
-        """Shape of the features, (N, C)."""
-        return self.feats.shape
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether the features are part of a graph."""
-        return self.feats.requires_grad
-
-    def cpu(self: _Self) -> _Self:
-        """Copy on the CPU (itself moved nowhere if already there)."""
-        return self.to("cpu")
-
-    def cuda(self: _Self, device: int | torch.device | None = None) -> _Self:
-        """Copy on a CUDA device, the current one by default."""
-        return self.to(torch.device("cuda") if device is None else torch.device("cuda", device))
-
-    def half(self: _Self) -> _Self:
-        """Features as float16."""
-        return self.to(torch.float16)
-
-    def bfloat16(self: _Self) -> _Self:
-        """Features as bfloat16."""
-        return self.to(torch.bfloat16)
-
-    def float(self: _Self) -> _Self:
-        """Features as float32."""
-        return self.to(torch.float32)
-
-    def double(self: _Self) -> _Self:
-        """Features as float64."""
-        return self.to(torch.float64)
-
-    def detach(self: _Self) -> _Self:
-        """The same values outside the graph."""
-        return self._map_feats(Tensor.detach)
-
-    def clone(self: _Self) -> _Self:
-        """A copy of the features; coordinates are shared, since they never change."""
-        return self._map_feats(Tensor.clone)
-
-    def requires_grad_(self: _Self, requires_grad: bool = True) -> _Self:  # noqa: FBT001, FBT002
-        """Set whether gradients reach the features; returns self, as torch does."""
-        self.feats.requires_grad_(requires_grad)
-        return self
-
-    def __len__(self) -> int:
-        return self.feats.shape[0]
-
-
-def _check_feats(function: str, feats: Tensor) -> None:
-    remedy = "Give one row of features per coordinate, (N, C)."
-    check_type(f"{function}: feats", feats, Tensor, remedy)
-    check_shape(f"{function}: feats", feats, (None, None), remedy)
-    check_dtype(f"{function}: feats", feats, _FLOATING, "Convert them with .float().")
-
-
-class SparseTensor(_Features):
+class SparseTensor(Features):
     """Features at the occupied sites of a voxel grid.
 
     Args:
@@ -139,6 +52,10 @@ class SparseTensor(_Features):
 
     __slots__ = ("_feats", "_level", "_manager")
 
+    _feats: Tensor
+    _level: Level
+    _manager: CoordinateManager
+
     def __init__(
         self,
         feats: Tensor,
@@ -147,7 +64,7 @@ class SparseTensor(_Features):
         spatial_shape: Sequence[int] | None = None,
         batch_size: int | None = None,
     ) -> None:
-        _check_feats("SparseTensor", feats)
+        check_feats("SparseTensor", feats)
         check_coords("SparseTensor", coords)
         if feats.shape[0] != coords.shape[0]:
             refuse(
@@ -161,11 +78,12 @@ class SparseTensor(_Features):
         if spatial_shape is not None:
             shape = triple("SparseTensor: spatial_shape", tuple(spatial_shape), minimum=1)
             _check_inside(coords, shape)
+        largest = int(coords[:, 0].max()) if coords.shape[0] else -1
         level = Level(
             coords,
             triple("SparseTensor: stride", stride, minimum=1),
             spatial_shape=shape,
-            batch_size=_batch_size(coords, batch_size),
+            batch_size=batch_size_of("SparseTensor", batch_size, largest),
         )
         _check_unique(level)
         self._set(feats, level, CoordinateManager())
@@ -191,8 +109,7 @@ class SparseTensor(_Features):
     @property
     def feats(self) -> Tensor:  # type: ignore[override]
         """(N, C) features."""
-        feats: Tensor = self._feats
-        return feats
+        return self._feats
 
     @property
     def coords(self) -> Tensor:
@@ -201,30 +118,33 @@ class SparseTensor(_Features):
 
     @property
     def level(self) -> Level:
-        """The coordinates with what is known about them."""
-        level: Level = self._level
-        return level
+        """The coordinates with what is known about them.
+
+        Raises:
+            RuntimeError: the coordinates were changed in place.
+        """
+        self._level.check_unchanged()
+        return self._level
 
     @property
     def manager(self) -> CoordinateManager:
         """Levels and kernel maps of this forward pass."""
-        manager: CoordinateManager = self._manager
-        return manager
+        return self._manager
 
     @property
     def stride(self) -> Triple:
         """Tensor stride per axis."""
-        return self.level.stride
+        return self._level.stride
 
     @property
     def spatial_shape(self) -> Triple | None:
         """Extent of the grid in sites, or None."""
-        return self.level.spatial_shape
+        return self._level.spatial_shape
 
     @property
     def batch_size(self) -> int:
         """Number of batch elements, empty ones included."""
-        return self.level.batch_size
+        return self._level.batch_size
 
     F = feats
     C = coords
@@ -243,7 +163,7 @@ class SparseTensor(_Features):
         Args:
             feats: (N, C') on the device of the coordinates.
         """
-        _check_feats("SparseTensor.replace_feats", feats)
+        check_feats("SparseTensor.replace_feats", feats)
         check_same_device("SparseTensor.replace_feats: feats", feats, self.coords, "coords")
         return SparseTensor.from_level(feats, self.level, self.manager)
 
@@ -360,8 +280,8 @@ class SparseTensor(_Features):
             batch_size=self.batch_size,
             is_morton=self.level.is_morton or None,
         )
-        self.manager.derive(self.level, level)
-        return SparseTensor.from_level(self.feats.index_select(0, rows), level, self.manager)
+        manager = self.manager.branch(self.level, level)
+        return SparseTensor.from_level(self.feats.index_select(0, rows), level, manager)
 
     def __add__(self, other: SparseTensor | Tensor | float) -> SparseTensor:
         return self._combine("+", other, torch.add)
@@ -410,8 +330,7 @@ class SparseTensor(_Features):
         )
         mine, theirs = rows.split([len(self), len(other)])
         feats = function(_spread(self.feats, mine, level), _spread(other.feats, theirs, level))
-        self.manager.derive(self.level, level)
-        return SparseTensor.from_level(feats, level, self.manager)
+        return SparseTensor.from_level(feats, level, self.manager.branch(self.level, level))
 
     def __repr__(self) -> str:
         shape = "" if self.spatial_shape is None else f", spatial_shape={self.spatial_shape}"
@@ -452,20 +371,6 @@ def _check_inside(coords: Tensor, shape: Triple) -> None:
             f"{coords[row].tolist()} in row {row}",
             "Use a larger spatial_shape, or None for an unbounded grid.",
         )
-
-
-def _batch_size(coords: Tensor, batch_size: int | None) -> int:
-    largest = int(coords[:, 0].max()) if coords.shape[0] else -1
-    if batch_size is None:
-        return max(largest + 1, 1)
-    if batch_size < 1 or largest >= batch_size:
-        refuse(
-            "SparseTensor: batch_size",
-            f"at least 1 and larger than every batch index (the largest is {largest})",
-            batch_size,
-            "Count the batch elements, empty ones included.",
-        )
-    return batch_size
 
 
 def _check_unique(level: Level) -> None:
@@ -531,82 +436,3 @@ def cat(tensors: Sequence[SparseTensor]) -> SparseTensor:
                 "Use + to join different supports, or make both with the same layers.",
             )
     return first.replace_feats(torch.cat([tensor.feats for tensor in tensors], dim=1))
-
-
-class PointTensor(_Features):
-    """Features of points with continuous coordinates.
-
-    Args:
-        feats: (N, C) floating.
-        coords: (N, 4) float32 or float64: batch, x, y, z in metres; or (N, 3) for one cloud.
-        batch_size: number of clouds; by default the largest batch index plus one.
-
-    Raises:
-        TypeError: wrong type or dtype.
-        ValueError: wrong shape or device, batch indices that are not whole or negative.
-    """
-
-    def __init__(self, feats: Tensor, coords: Tensor, batch_size: int | None = None) -> None:
-        _check_feats("PointTensor", feats)
-        remedy = "Give (N, 3) x, y, z or (N, 4) batch, x, y, z."
-        check_type("PointTensor: coords", coords, Tensor, remedy)
-        check_shape("PointTensor: coords", coords, (feats.shape[0], None), remedy)
-        check_dtype("PointTensor: coords", coords, (torch.float32, torch.float64), "Use .float().")
-        check_same_device("PointTensor: coords", coords, feats, "feats")
-        if coords.shape[1] == 3:
-            coords = torch.cat([coords.new_zeros((coords.shape[0], 1)), coords], dim=1)
-        check_shape("PointTensor: coords", coords, (feats.shape[0], 4), remedy)
-        batch = coords[:, 0]
-        if bool(((batch != batch.floor()) | (batch < 0)).any()):
-            refuse(
-                "PointTensor: coords",
-                "whole and not negative in column 0 (the batch index)",
-                "other values",
-                remedy,
-            )
-        self.feats = feats
-        self.coords = coords
-        largest = int(batch.max()) if len(batch) else -1
-        self.batch_size = max(largest + 1, 1) if batch_size is None else batch_size
-        if largest >= self.batch_size:
-            refuse(
-                "PointTensor: batch_size",
-                f"larger than every batch index (the largest is {largest})",
-                batch_size,
-                "Count the clouds, empty ones included.",
-            )
-
-    @property
-    def xyz(self) -> Tensor:
-        """(N, 3) metres."""
-        return self.coords[:, 1:]
-
-    @property
-    def batch(self) -> Tensor:
-        """(N,) int32 batch index."""
-        return self.coords[:, 0].int()
-
-    @property
-    def F(self) -> Tensor:  # noqa: N802 - the field's short name
-        """Short for ``feats``."""
-        return self.feats
-
-    @property
-    def C(self) -> Tensor:  # noqa: N802
-        """Short for ``coords``."""
-        return self.coords
-
-    def replace_feats(self, feats: Tensor) -> PointTensor:
-        """Other features at the same points."""
-        return PointTensor(feats, self.coords, self.batch_size)
-
-    def to(self, *args: Any, **kwargs: Any) -> PointTensor:
-        """Move or convert, as ``torch.Tensor.to``; a dtype applies to the features only."""
-        feats = self.feats.to(*args, **kwargs)
-        return PointTensor(feats, self.coords.to(feats.device), self.batch_size)
-
-    def __repr__(self) -> str:
-        return (
-            f"PointTensor({len(self)} points, {self.num_channels} channels, "
-            f"batch_size={self.batch_size}, {self.dtype}, {self.device})"
-        )

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -12,13 +13,16 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite.coordinates import CoordinateManager, Level
+from torchsparse_lite.coordinates import Level
 from torchsparse_lite.errors import check_choice, check_dtype, check_shape, check_type, refuse
-from torchsparse_lite.tensor import PointTensor, SparseTensor
+from torchsparse_lite.manager import CoordinateManager
+from torchsparse_lite.points import PointTensor
+from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["Voxelized", "devoxelize", "sparse_quantize", "voxelize"]
 
 Size = float | Sequence[float]
+Triple = tuple[float, float, float]
 _CORNERS = tuple((x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1))
 
 
@@ -34,6 +38,61 @@ class Voxelized(NamedTuple):
     voxels: SparseTensor
     point_to_voxel: Tensor
     counts: Tensor
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where the voxels of stride 1 lie.
+
+    Attributes:
+        voxel_size: edge lengths in metres.
+        origin: corner of voxel (0, 0, 0) in metres.
+        precision: type in which points are divided by ``voxel_size``.
+    """
+
+    voxel_size: Triple
+    origin: Triple
+    precision: torch.dtype
+
+    @classmethod
+    def of(
+        cls,
+        function: str,
+        voxel_size: Size,
+        origin: Sequence[float] | None,
+        precision: torch.dtype,
+    ) -> _Grid:
+        """Check the arguments of ``function``."""
+        if precision not in (torch.float32, torch.float64):
+            refuse(
+                f"{function}: precision",
+                "torch.float32 or torch.float64",
+                precision,
+                "Leave it out for float32.",
+                error=TypeError,
+            )
+        start = (0.0, 0.0, 0.0) if origin is None else tuple(float(value) for value in origin)
+        if len(start) != 3:
+            refuse(f"{function}: origin", "three numbers", origin, "Give x, y, z in metres.")
+        return cls(_sizes(f"{function}: voxel_size", voxel_size), start, precision)
+
+    def voxels(self, points: PointTensor) -> Tensor:
+        """(N, 4) int32 voxel of each point."""
+        xyz = points.xyz.to(self.precision)
+        return ops.quantize(xyz, points.batch, self.voxel_size, self.origin)
+
+    def positions(self, points: PointTensor) -> Tensor:
+        """(N, 3) x, y, z of each point in voxels, in the finer of the two types."""
+        xyz = points.xyz.to(torch.promote_types(points.coords.dtype, self.precision))
+        return (xyz - xyz.new_tensor(self.origin)) / xyz.new_tensor(self.voxel_size)
+
+
+def _sizes(where: str, voxel_size: Size) -> Triple:
+    values = voxel_size if isinstance(voxel_size, Iterable) else (voxel_size,) * 3
+    sizes = tuple(float(value) for value in values)
+    if len(sizes) != 3 or not all(0 < size < float("inf") for size in sizes):
+        refuse(where, "positive, one number or three", voxel_size, "Give edge lengths in metres.")
+    return sizes
 
 
 def voxelize(
@@ -70,8 +129,8 @@ def voxelize(
     """
     check_type("voxelize: points", points, PointTensor, "Wrap them: PointTensor(feats, coords).")
     check_choice("voxelize: reduce", reduce, ("mean", "sum", "max", "first"))
-    coords = _quantized("voxelize", points, voxel_size, origin=origin, precision=precision)
-    voxel_coords, point_to_voxel, order, ptr = ops.unique_coords(coords)
+    grid = _Grid.of("voxelize", voxel_size, origin, precision)
+    voxel_coords, point_to_voxel, order, ptr = ops.unique_coords(grid.voxels(points))
     if reduce == "first":
         feats = points.feats.index_select(0, order[ptr[:-1]])
     else:
@@ -99,8 +158,12 @@ def devoxelize(
     origin: Sequence[float] | None = None,
     anchor: str = "corner",
     renormalize: bool = True,
+    precision: torch.dtype = torch.float32,
 ) -> Tensor:
     """Read voxel features at points.
+
+    A point belongs to the cell that holds its voxel, and its voxel is the one that :func:`voxelize`
+    finds with the same arguments.
 
     Args:
         voxels: at any tensor stride.
@@ -112,10 +175,15 @@ def devoxelize(
             TorchSparse and SPVNAS) or "center".
         renormalize: divide by the sum of the weights of the voxels that exist (as TorchSparse);
             False counts missing ones as zero (as MinkowskiEngine).
+        precision: as given to :func:`voxelize`: type in which a point's voxel is found.
 
     Returns:
         (N, C) features, dtype of the voxels; zero for points around which there is no voxel.
         Differentiable in the voxel features.
+
+    Raises:
+        TypeError: wrong type or dtype.
+        ValueError: a size that is not positive; points that are NaN, infinite or too far away.
 
     Source: Liu et al., "Point-Voxel CNN", NeurIPS 2019, section 3.
     """
@@ -123,77 +191,43 @@ def devoxelize(
     check_type("devoxelize: points", points, PointTensor, "Wrap them: PointTensor(feats, coords).")
     check_choice("devoxelize: mode", mode, ("nearest", "trilinear"))
     check_choice("devoxelize: anchor", anchor, ("corner", "center"))
-    sizes = _sizes("devoxelize: voxel_size", voxel_size)
-    cell = tuple(size * step for size, step in zip(sizes, voxels.stride, strict=True))
+    grid = _Grid.of("devoxelize", voxel_size, origin, precision)
+    coords = grid.voxels(points)
+    cells = coords.div(coords.new_tensor([1, *voxels.stride]), rounding_mode="floor")
     if mode == "nearest":
-        coords = _quantized("devoxelize", points, cell, origin=origin, precision=points.coords.dtype)
-        row = ops.hash_lookup(voxels.level.table, coords).unsqueeze(1)
-        weight = voxels.feats.new_ones(row.shape)
-        return ops.interpolate(voxels.feats, row, weight)
-    index, weight = _trilinear(voxels, points, cell, origin=origin, anchor=anchor)
+        row = ops.hash_lookup(voxels.level.table, cells).unsqueeze(1)
+        return ops.interpolate(voxels.feats, row, voxels.feats.new_ones(row.shape))
+    position = grid.positions(points)
+    step = position.new_tensor(voxels.stride)
+    offset = (position - cells[:, 1:] * step) / step
+    shift = 0.5 if anchor == "center" else 0.0
+    index, weight = _trilinear(voxels.level, cells, offset.clamp(0, 1) - shift)
     if renormalize:
         weight = weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
     return ops.interpolate(voxels.feats, index, weight)
 
 
-def _trilinear(
-    voxels: SparseTensor,
-    points: PointTensor,
-    cell: Sequence[float],
-    *,
-    origin: Sequence[float] | None,
-    anchor: str,
-) -> tuple[Tensor, Tensor]:
-    """Rows and weights of the 8 voxels around each point; (N, 8) int64, -1 missing, and (N, 8)."""
-    xyz = points.xyz
-    shift = xyz.new_tensor([0.0] * 3 if origin is None else list(origin))
-    position = (xyz - shift) / xyz.new_tensor(list(cell))
-    if anchor == "center":
-        position = position - 0.5
-    base = position.floor()
-    fraction = position - base
-    bounds = torch.tensor([-(2.0**30), 2.0**30], dtype=base.dtype, device=base.device)
-    site = base.nan_to_num().clamp(*bounds).int()  # anything that far is simply not there
-    batch = points.batch.unsqueeze(1)
+def _trilinear(level: Level, cells: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and weights of the 8 voxels around each point.
+
+    Args:
+        level: the voxels.
+        cells: (N, 4) int32 cell of each point.
+        offset: (N, 3) distance from the cell's anchor, in cells, in [-0.5, 1].
+
+    Returns:
+        (N, 8) int64 rows, -1 for voxels that are missing, and (N, 8) weights, zero for those.
+    """
+    is_below = (offset < 0).int()
+    fraction = offset + is_below
+    batch, low = cells[:, :1], cells[:, 1:] - is_below
     rows, weights = [], []
     for corner in _CORNERS:
-        offset = torch.tensor(corner, dtype=torch.int32, device=site.device)
-        coords = torch.cat([batch, site + offset], dim=1)
-        rows.append(ops.hash_lookup(voxels.level.table, coords))
-        weights.append(torch.where(offset.bool(), fraction, 1 - fraction).prod(1))
+        upper = low.new_tensor(corner)
+        rows.append(ops.hash_lookup(level.table, torch.cat([batch, low + upper], dim=1)))
+        weights.append(torch.where(upper.bool(), fraction, 1 - fraction).prod(1))
     index = torch.stack(rows, dim=1)
     return index, torch.stack(weights, dim=1) * (index >= 0)
-
-
-def _sizes(where: str, voxel_size: Size) -> tuple[float, float, float]:
-    is_number = isinstance(voxel_size, (int, float))
-    sizes = (voxel_size,) * 3 if is_number else tuple(voxel_size)  # type: ignore[arg-type]
-    if len(sizes) != 3 or not all(float(size) > 0 and float(size) < float("inf") for size in sizes):
-        refuse(where, "positive, one number or three", voxel_size, "Give edge lengths in metres.")
-    return float(sizes[0]), float(sizes[1]), float(sizes[2])
-
-
-def _quantized(
-    function: str,
-    points: PointTensor,
-    voxel_size: Size,
-    *,
-    origin: Sequence[float] | None,
-    precision: torch.dtype,
-) -> Tensor:
-    sizes = _sizes(f"{function}: voxel_size", voxel_size)
-    if precision not in (torch.float32, torch.float64):
-        refuse(
-            f"{function}: precision",
-            "torch.float32 or torch.float64",
-            precision,
-            "Leave it out for float32.",
-            error=TypeError,
-        )
-    start = (0.0, 0.0, 0.0) if origin is None else tuple(float(v) for v in origin)
-    if len(start) != 3:
-        refuse(f"{function}: origin", "three numbers", origin, "Give x, y, z in metres.")
-    return ops.quantize(points.xyz.to(precision), points.batch, sizes, start)
 
 
 _Array = npt.NDArray[np.generic]
@@ -201,11 +235,19 @@ _Array = npt.NDArray[np.generic]
 
 @overload
 def sparse_quantize(
-    coords: Tensor, voxel_size: Size = 1, *, return_index: bool = False, return_inverse: bool = False
+    coords: Tensor,
+    voxel_size: Size = 1,
+    *,
+    return_index: bool = False,
+    return_inverse: bool = False,
 ) -> Tensor | tuple[Tensor, ...]: ...
 @overload
 def sparse_quantize(
-    coords: _Array, voxel_size: Size = 1, *, return_index: bool = False, return_inverse: bool = False
+    coords: _Array,
+    voxel_size: Size = 1,
+    *,
+    return_index: bool = False,
+    return_inverse: bool = False,
 ) -> _Array | tuple[_Array, ...]: ...
 def sparse_quantize(
     coords: Tensor | _Array,
@@ -227,8 +269,9 @@ def sparse_quantize(
         (V, 3) int32 voxels in Morton order; then (V,) int64 and (N,) int64 as asked. NumPy in,
         NumPy out.
     """
-    is_array = isinstance(coords, np.ndarray)
-    xyz = torch.from_numpy(np.ascontiguousarray(coords)) if is_array else coords
+    xyz = (
+        torch.from_numpy(np.ascontiguousarray(coords)) if isinstance(coords, np.ndarray) else coords
+    )
     remedy = "Give (N, 3) x, y, z."
     check_type("sparse_quantize: coords", xyz, Tensor, remedy)
     check_shape("sparse_quantize: coords", xyz, (None, 3), remedy)
@@ -243,7 +286,7 @@ def sparse_quantize(
         result.append(order[ptr[:-1]])
     if return_inverse:
         result.append(inverse)
-    if is_array:
+    if isinstance(coords, np.ndarray):
         arrays = [tensor.numpy() for tensor in result]
         return arrays[0] if len(arrays) == 1 else tuple(arrays)
     return result[0] if len(result) == 1 else tuple(result)

@@ -2,8 +2,8 @@
 """Convolution on the CPU against ``torch.mm`` (1024 x 1024 x 1024, float32) in the same rounds.
 
 A ratio of 1 means: the useful multiplications of the sparse convolution run as fast as those of a
-dense matrix product. Useful are 2 * pairs * in_channels * out_channels, three times that for forward
-and backward.
+dense matrix product. Useful are 2 * pairs * in_channels * out_channels, three times that for
+forward and backward.
 """
 
 from __future__ import annotations

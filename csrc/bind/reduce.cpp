@@ -8,9 +8,34 @@
 
 #include "bind/module.h"
 #include "bind/pair_tiles.h"
+#include "cpu/parallel.h"
 
 namespace tsl::bind {
 namespace {
+
+constexpr int64_t kMissing = -1;  // an entry of an index that is skipped
+
+/// Refuses entries of an index that are not rows from `first` to `count` - 1.
+void check_rows(const TensorView& index, int64_t first, int64_t count, const char* argument,
+                int threads) {
+  const int64_t* const rows = index.as<int64_t>();
+  const int64_t bad = cpu::find_first(
+      index.size(), threads, [&](int64_t i) { return rows[i] < first || rows[i] >= count; });
+  TSL_CHECK(bad == cpu::kNoBadRow, ValueError, argument, " must be rows from ", first, " to ",
+            count - 1, ", got ", rows[bad], " in entry ", bad, ". Point at existing rows.");
+}
+
+/// Refuses a ptr that does not cut `count` rows into consecutive segments.
+void check_ptr(const TensorView& ptr, int64_t count, const char* argument, int threads) {
+  const int64_t* const begin = ptr.as<int64_t>();
+  const int64_t last = ptr.shape[0] - 1;
+  const int64_t bad = cpu::find_first(last + 1, threads, [&](int64_t i) {
+    return begin[i] < (i == 0 ? 0 : begin[i - 1]) || (i == 0 && begin[i] > 0) ||
+           (i == last && begin[i] != count);
+  });
+  TSL_CHECK(bad == cpu::kNoBadRow, ValueError, argument, " must ascend from 0 to ", count, ", got ",
+            begin[bad], " in entry ", bad, ". Give where each segment begins, and the end.");
+}
 
 void max_pool(const TensorView& feats, const TensorView& in_index, const TensorView& out_index,
               const TensorView& tile_ptr, int64_t tile_rows, const TensorView& out,
@@ -38,8 +63,8 @@ void max_pool_backward(const TensorView& grad_out, const TensorView& argmax,
   grad_out.expect("max_pool_backward: grad_out", dtype, {-1, -1});
   argmax.expect("max_pool_backward: argmax", DType::kInt32, {grad_out.shape[0], channels});
   grad_in.expect("max_pool_backward: grad_in", dtype, {-1, channels});
-  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows, grad_in.shape[0],
-                                          tile_ptr.shape[1], "max_pool_backward");
+  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows,
+                                          grad_in.shape[0], tile_ptr.shape[1], "max_pool_backward");
   const py::gil_scoped_release release;
   dispatch_plain(dtype, "max_pool_backward", [&](auto tag) {
     using T = decltype(tag);
@@ -71,10 +96,12 @@ void segment_reduce(const TensorView& feats, const TensorView& order, const Tens
             "segment_reduce: argmax must be given for 'max', got none. Pass a buffer.");
   if (argmax) argmax->expect("segment_reduce: argmax", DType::kInt64, {segments, channels});
   const py::gil_scoped_release release;
+  check_rows(order, 0, feats.shape[0], "segment_reduce: order", threads);
+  check_ptr(ptr, order.shape[0], "segment_reduce: ptr", threads);
   dispatch_plain(dtype, "segment_reduce", [&](auto tag) {
     using T = decltype(tag);
-    cpu::segment_reduce(feats.as<T>(), order.as<int64_t>(), ptr.as<int64_t>(), segments, channels, how,
-                        out.as<T>(), argmax ? argmax->as<int64_t>() : nullptr, threads);
+    cpu::segment_reduce(feats.as<T>(), order.as<int64_t>(), ptr.as<int64_t>(), segments, channels,
+                        how, out.as<T>(), argmax ? argmax->as<int64_t>() : nullptr, threads);
   });
 }
 
@@ -89,6 +116,7 @@ void interpolate(const TensorView& feats, const TensorView& index, const TensorV
   weight.expect("interpolate: weight", dtype, {count, terms});
   out.expect("interpolate: out", dtype, {count, channels});
   const py::gil_scoped_release release;
+  check_rows(index, kMissing, feats.shape[0], "interpolate: index", threads);
   dispatch_plain(dtype, "interpolate", [&](auto tag) {
     using T = decltype(tag);
     cpu::interpolate(feats.as<T>(), index.as<int64_t>(), weight.as<T>(), count, terms, channels,
@@ -107,6 +135,7 @@ void interpolate_backward(const TensorView& grad_out, const TensorView& index,
   weight.expect("interpolate_backward: weight", dtype, {count, terms});
   grad_feats.expect("interpolate_backward: grad_feats", dtype, {-1, channels});
   const py::gil_scoped_release release;
+  check_rows(index, kMissing, grad_feats.shape[0], "interpolate_backward: index", threads);
   dispatch_plain(dtype, "interpolate_backward", [&](auto tag) {
     using T = decltype(tag);
     cpu::interpolate_backward(grad_out.as<T>(), index.as<int64_t>(), weight.as<T>(), count, terms,
@@ -148,17 +177,18 @@ void column_moments(const TensorView& feats, const TensorView& mean, const Tenso
   });
 }
 
-void scale_shift(const TensorView& x, const TensorView& scale, const std::optional<TensorView>& shift,
-                 const std::optional<TensorView>& other, const std::optional<TensorView>& other_scale,
-                 const TensorView& out, int threads) {
+void scale_shift(const TensorView& x, const TensorView& scale,
+                 const std::optional<TensorView>& shift, const std::optional<TensorView>& other,
+                 const std::optional<TensorView>& other_scale, const TensorView& out, int threads) {
   const DType dtype = x.dtype;
   const int64_t rows = x.shape[0];
   const int64_t channels = x.shape[1];
   x.expect("scale_shift: x", dtype, {-1, -1});
   scale.expect("scale_shift: scale", dtype, {channels});
   if (shift) shift->expect("scale_shift: shift", dtype, {channels});
-  TSL_CHECK(other.has_value() == other_scale.has_value(), ValueError,
-            "scale_shift: other_scale must be given with other, got one without the other. Pass both.");
+  TSL_CHECK(
+      other.has_value() == other_scale.has_value(), ValueError,
+      "scale_shift: other_scale must be given with other, got one without the other. Pass both.");
   if (other) other->expect("scale_shift: other", dtype, {rows, channels});
   if (other_scale) other_scale->expect("scale_shift: other_scale", dtype, {channels});
   out.expect("scale_shift: out", dtype, {rows, channels});

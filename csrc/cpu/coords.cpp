@@ -9,26 +9,6 @@
 namespace tsl::cpu {
 namespace {
 
-/// First index of [0, count) for which is_bad(i); scans in parallel, answers as a serial scan
-/// would.
-template <class IsBad>
-int64_t find_first(int64_t count, int threads, const IsBad& is_bad) {
-  const Blocks blocks(count, kMinBlock, threads);
-  std::vector<int64_t> first(static_cast<size_t>(blocks.blocks), kNoBadRow);
-  parallel_blocks(blocks, [&](int64_t block) {
-    for (int64_t i = blocks.begin(block); i < blocks.end(block); ++i) {
-      if (is_bad(i)) {
-        first[static_cast<size_t>(block)] = i;
-        return;
-      }
-    }
-  });
-  for (const int64_t index : first) {
-    if (index != kNoBadRow) return index;
-  }
-  return kNoBadRow;
-}
-
 /// Bits that tell the given coordinates apart, per axis and for the batch. Dropping the bits
 /// between the sign and the largest magnitude changes neither equality nor Morton order.
 struct KeyBits {

@@ -6,10 +6,9 @@
 #include <vector>
 
 #include "core/coord.h"
+#include "cpu/parallel.h"
 
 namespace tsl::cpu {
-
-constexpr int64_t kNoBadRow = -1;
 
 /// What quantize() refuses, and where it met it first.
 struct QuantizeResult {

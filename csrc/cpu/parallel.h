@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
 namespace tsl::cpu {
 
@@ -74,6 +75,28 @@ void for_each(int64_t count, int threads, const Functor& functor) {
   parallel_blocks(blocks, [&](int64_t block) {
     for (int64_t i = blocks.begin(block); i < blocks.end(block); ++i) functor(i);
   });
+}
+
+constexpr int64_t kNoBadRow = -1;
+
+/// First index of [0, count) for which is_bad(i), or kNoBadRow; scans in parallel, answers as a
+/// serial scan would.
+template <class IsBad>
+int64_t find_first(int64_t count, int threads, const IsBad& is_bad) {
+  const Blocks blocks(count, kMinBlock, threads);
+  std::vector<int64_t> first(static_cast<size_t>(blocks.blocks), kNoBadRow);
+  parallel_blocks(blocks, [&](int64_t block) {
+    for (int64_t i = blocks.begin(block); i < blocks.end(block); ++i) {
+      if (is_bad(i)) {
+        first[static_cast<size_t>(block)] = i;
+        return;
+      }
+    }
+  });
+  for (const int64_t index : first) {
+    if (index != kNoBadRow) return index;
+  }
+  return kNoBadRow;
 }
 
 }  // namespace tsl::cpu

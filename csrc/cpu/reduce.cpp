@@ -22,8 +22,8 @@ void for_each_row(int64_t rows, int threads, const Body& body) {
   });
 }
 
-/// Adds up row(r, sum, product) over all rows r: block by block, then the blocks in order. `product`
-/// may be null.
+/// Adds up row(r, sum, product) over all rows r: block by block, then the blocks in order.
+/// `product` may be null.
 template <class Row>
 void sum_blocks(int64_t rows, int64_t channels, double* sum, double* product, int threads,
                 const Row& add_row) {
@@ -130,8 +130,8 @@ void segment_reduce(const T* feats, const int64_t* order, const int64_t* ptr, in
 }
 
 template <class T>
-void interpolate(const T* feats, const int64_t* index, const T* weight, int64_t count, int64_t terms,
-                 int64_t channels, T* out, int threads) {
+void interpolate(const T* feats, const int64_t* index, const T* weight, int64_t count,
+                 int64_t terms, int64_t channels, T* out, int threads) {
   for_each_row(count, threads, [&](int64_t row) {
     T* const y = out + row * channels;
     std::fill(y, y + channels, T(0));
@@ -145,7 +145,8 @@ void interpolate(const T* feats, const int64_t* index, const T* weight, int64_t 
 
 template <class T>
 void interpolate_backward(const T* grad_out, const int64_t* index, const T* weight, int64_t count,
-                          int64_t terms, int64_t rows, int64_t channels, T* grad_feats, int threads) {
+                          int64_t terms, int64_t rows, int64_t channels, T* grad_feats,
+                          int threads) {
   // A counting sort of the terms by row keeps them in order and gives each row to one thread.
   std::vector<int64_t> ptr(static_cast<size_t>(rows) + 2, 0);
   for (int64_t j = 0; j < count * terms; ++j) {
@@ -170,8 +171,8 @@ void interpolate_backward(const T* grad_out, const int64_t* index, const T* weig
 }
 
 template <class T>
-void column_sums(const T* a, const T* b, int64_t rows, int64_t channels, double* sum, double* product,
-                 int threads) {
+void column_sums(const T* a, const T* b, int64_t rows, int64_t channels, double* sum,
+                 double* product, int threads) {
   sum_blocks(rows, channels, sum, product, threads, [&](int64_t row, double* s, double* p) {
     const T* const x = a + row * channels;
     if (!b) {
@@ -229,19 +230,19 @@ void scale_shift(const ScaledColumns<T>& a, const ScaledColumns<T>& b, const T* 
   });
 }
 
-#define TSL_INSTANTIATE(T)                                                                         \
-  template void max_pool<T>(const PairTiles&, const T*, int64_t, T*, int32_t*, int);               \
-  template void max_pool_backward<T>(const PairTiles&, const T*, const int32_t*, int64_t, T*,      \
-                                     int);                                                         \
-  template void segment_reduce<T>(const T*, const int64_t*, const int64_t*, int64_t, int64_t,      \
-                                  Reduce, T*, int64_t*, int);                                      \
-  template void interpolate<T>(const T*, const int64_t*, const T*, int64_t, int64_t, int64_t, T*,  \
-                               int);                                                               \
-  template void interpolate_backward<T>(const T*, const int64_t*, const T*, int64_t, int64_t,      \
-                                        int64_t, int64_t, T*, int);                                \
-  template void column_sums<T>(const T*, const T*, int64_t, int64_t, double*, double*, int);       \
-  template void column_moments<T>(const T*, int64_t, int64_t, double*, double*, int);              \
-  template void scale_shift<T>(const ScaledColumns<T>&, const ScaledColumns<T>&, const T*,         \
+#define TSL_INSTANTIATE(T)                                                                        \
+  template void max_pool<T>(const PairTiles&, const T*, int64_t, T*, int32_t*, int);              \
+  template void max_pool_backward<T>(const PairTiles&, const T*, const int32_t*, int64_t, T*,     \
+                                     int);                                                        \
+  template void segment_reduce<T>(const T*, const int64_t*, const int64_t*, int64_t, int64_t,     \
+                                  Reduce, T*, int64_t*, int);                                     \
+  template void interpolate<T>(const T*, const int64_t*, const T*, int64_t, int64_t, int64_t, T*, \
+                               int);                                                              \
+  template void interpolate_backward<T>(const T*, const int64_t*, const T*, int64_t, int64_t,     \
+                                        int64_t, int64_t, T*, int);                               \
+  template void column_sums<T>(const T*, const T*, int64_t, int64_t, double*, double*, int);      \
+  template void column_moments<T>(const T*, int64_t, int64_t, double*, double*, int);             \
+  template void scale_shift<T>(const ScaledColumns<T>&, const ScaledColumns<T>&, const T*,        \
                                int64_t, int64_t, T*, int);
 TSL_INSTANTIATE(float)
 TSL_INSTANTIATE(double)

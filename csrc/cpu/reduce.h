@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Reductions over rows on the CPU: windowed maximum, segments (points of a voxel, voxels of a batch
-// element), weighted sums of a few rows (interpolation), whole columns (norms, bias gradients). Every
-// output is written by one thread, in a fixed order.
+// element), weighted sums of a few rows (interpolation), whole columns (norms, bias gradients).
+// Every output is written by one thread, in a fixed order.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +10,14 @@
 
 namespace tsl::cpu {
 
-/// out[o, c] = max over pairs of x[in, c]; argmax the input row of the (first) maximum. NaN wins, as
-/// in torch. Rows without pairs: 0 and -1.
+/// out[o, c] = max over pairs of x[in, c]; argmax the input row of the (first) maximum. NaN wins,
+/// as in torch. Rows without pairs: 0 and -1.
 template <class T>
 void max_pool(const PairTiles& pairs, const T* feats, int64_t channels, T* out, int32_t* argmax,
               int threads);
 
-/// grad_in[i, c] = sum of grad_out[o, c] over the pairs (i, o) with argmax[o, c] = i. `pairs` are the
-/// transposed pairs: their outputs are the pool's inputs.
+/// grad_in[i, c] = sum of grad_out[o, c] over the pairs (i, o) with argmax[o, c] = i. `pairs` are
+/// the transposed pairs: their outputs are the pool's inputs.
 template <class T>
 void max_pool_backward(const PairTiles& pairs, const T* grad_out, const int32_t* argmax,
                        int64_t channels, T* grad_in, int threads);
@@ -32,19 +32,21 @@ void segment_reduce(const T* feats, const int64_t* order, const int64_t* ptr, in
 
 /// out[i] = sum over j of weight[i, j] * feats[index[i, j]]; index -1 is skipped.
 template <class T>
-void interpolate(const T* feats, const int64_t* index, const T* weight, int64_t count, int64_t terms,
-                 int64_t channels, T* out, int threads);
+void interpolate(const T* feats, const int64_t* index, const T* weight, int64_t count,
+                 int64_t terms, int64_t channels, T* out, int threads);
 
 /// The adjoint: grad_feats[r] = sum over (i, j) with index[i, j] = r of weight[i, j] * grad_out[i].
 template <class T>
 void interpolate_backward(const T* grad_out, const int64_t* index, const T* weight, int64_t count,
-                          int64_t terms, int64_t rows, int64_t channels, T* grad_feats, int threads);
+                          int64_t terms, int64_t rows, int64_t channels, T* grad_feats,
+                          int threads);
 
-/// sum[c] = sum over rows of a[r, c]; product[c] = sum over rows of a[r, c] * b[r, c] (b and product
-/// may both be null). Summed in double, over blocks of rows that do not depend on the threads.
+/// sum[c] = sum over rows of a[r, c]; product[c] = sum over rows of a[r, c] * b[r, c] (b and
+/// product may both be null). Summed in double, over blocks of rows that do not depend on the
+/// threads.
 template <class T>
-void column_sums(const T* a, const T* b, int64_t rows, int64_t channels, double* sum, double* product,
-                 int threads);
+void column_sums(const T* a, const T* b, int64_t rows, int64_t channels, double* sum,
+                 double* product, int threads);
 
 /// Mean and biased variance of every column; zeros where there are no rows.
 template <class T>
@@ -58,7 +60,8 @@ struct ScaledColumns {
   const T* scale;
 };
 
-/// out[r, c] = a.x[r, c] * a.scale[c] + b.x[r, c] * b.scale[c] + shift[c]; b.x and shift may be null.
+/// out[r, c] = a.x[r, c] * a.scale[c] + b.x[r, c] * b.scale[c] + shift[c]; b.x and shift may be
+/// null.
 template <class T>
 void scale_shift(const ScaledColumns<T>& a, const ScaledColumns<T>& b, const T* shift, int64_t rows,
                  int64_t channels, T* out, int threads);

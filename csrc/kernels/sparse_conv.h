@@ -3,8 +3,7 @@
 //
 // Item i is one number of the output, row i / out_channels, channel i % out_channels:
 //   sum = bias[channel]
-//   for each tap of the row that has an input, ascending; for each input channel of the group,
-//   ascending:
+//   for each tap that has an input, ascending, and each input channel of the group, ascending:
 //     sum += feats[input row][input channel] * weight[tap][input channel][channel]
 //   out = relu(sum + residual), rounded once from the type of the sums; NaN passes the relu
 // Memory: none of its own. Time: pairs of the row * in_channels / groups.

@@ -325,6 +325,7 @@ TEST(unique_coords_are_grouped_in_morton_order) {
   const Coords corners = range_corners();
   far.insert(far.end(), corners.begin(), corners.end());
   far.insert(far.end(), corners.rbegin(), corners.rend());
+  for (int32_t batch = 1; batch <= 512; batch *= 2) far.push_back(Coord{batch, 0, 0, kAxisMin});
   check_unique(far);
 }
 

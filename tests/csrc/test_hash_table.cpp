@@ -45,8 +45,7 @@ std::vector<uint64_t> keys_with_home(const HashTableView& table, uint64_t slot, 
 }
 
 TEST(splitmix64_is_the_published_one) {
-  // The generator's first outputs from seed 0 (Vigna's splitmix64.c); its state grows by a
-  // constant.
+  // The generator's first outputs from seed 0 (Vigna's splitmix64.c), by what it adds to its state.
   constexpr uint64_t kGamma = 0x9e3779b97f4a7c15ULL;
   CHECK_EQ(splitmix64(kGamma), uint64_t{0xe220a8397b1dcdafULL});
   CHECK_EQ(splitmix64(2 * kGamma), uint64_t{0x6e789e6aa1b965f4ULL});

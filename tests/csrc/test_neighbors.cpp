@@ -100,6 +100,24 @@ TEST(searches_between_unrelated_sets_and_against_nothing) {
   }
 }
 
+TEST(random_geometries_on_random_clouds) {
+  Random random(59);
+  const auto number = [&](int64_t low, int64_t high) { return random.axis(low, high); };
+  for (uint64_t repeat = 0; repeat < 150; ++repeat) {
+    ConvGeometry g{};
+    for (int axis = 0; axis < 3; ++axis) {
+      g.kernel_size[axis] = number(1, 5);
+      g.stride[axis] = number(1, 4);
+      g.dilation[axis] = number(1, 3);
+      g.padding[axis] = number(0, 6);
+    }
+    const Coords fine = random_box(60 + repeat, number(1, 300), number(1, 12), number(1, 3));
+    const Coords coarse = random_box(600 + repeat, number(1, 200), number(1, 8), number(1, 3));
+    const check::Note note("repeat ", repeat, ", ", g);
+    check_searches(coarse, fine, g);
+  }
+}
+
 TEST(kernels_that_leave_the_range_see_no_site_of_another_row) {
   // Were keys added without a check, the steps would carry into the next axis or batch.
   Coords coords = range_corners();

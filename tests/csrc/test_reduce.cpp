@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <vector>
 
 #include "check.h"
 #include "clouds.h"
 #include "maps.h"
+#include "numbers.h"
 
 namespace tsl::test {
 namespace {
@@ -21,25 +21,9 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 template <class T>
-constexpr double kEpsilon = std::numeric_limits<T>::epsilon();
-
-/// run(type tag) for the types that reductions know.
-template <class Run>
-void for_each_type(const Run& run) {
-  {
-    const check::Note note("float32");
-    run(float{});
-  }
-  const check::Note note("float64");
-  run(double{});
-}
-
-template <class T>
-std::vector<T> random_values(uint64_t seed, int64_t count) {
+std::vector<T> seeded_values(uint64_t seed, int64_t count) {
   Random random(seed);
-  std::vector<T> values;
-  for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<T>(random.real(-1.0, 1.0)));
-  return values;
+  return random_values<T>(random, count);
 }
 
 /// Few different values, so that maxima are shared, and some NaN and infinities.
@@ -55,34 +39,6 @@ std::vector<T> coarse_values(uint64_t seed, int64_t count) {
   }
   return values;
 }
-
-template <class T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() &&
-         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
-}
-
-/// Sums in double and the sums of their terms' magnitudes.
-struct Sums {
-  std::vector<double> sum, magnitude;
-
-  explicit Sums(int64_t size)
-      : sum(static_cast<size_t>(size), 0.0), magnitude(static_cast<size_t>(size), 0.0) {}
-
-  void add(int64_t i, double term) {
-    at(sum, i) += term;
-    at(magnitude, i) += std::fabs(term);
-  }
-
-  template <class T>
-  void expect(const std::vector<T>& values, double relative_error) const {
-    CHECK_EQ(values.size(), sum.size());
-    for (size_t i = 0; i < values.size(); ++i) {
-      const double value = static_cast<double>(values[i]);
-      if (!(std::fabs(value - sum[i]) <= relative_error * magnitude[i])) CHECK_EQ(value, sum[i]);
-    }
-  }
-};
 
 /// The first of the largest; NaN is larger than everything.
 struct Largest {
@@ -126,7 +82,7 @@ std::vector<PoolMap> pool_maps() {
 template <class T>
 void check_max_pool(const PoolMap& map, int64_t channels) {
   const std::vector<T> feats = coarse_values<T>(82, map.num_in * channels);
-  const std::vector<T> grad_out = random_values<T>(83, map.num_out * channels);
+  const std::vector<T> grad_out = seeded_values<T>(83, map.num_out * channels);
   std::vector<Largest> largest(grad_out.size());
   for (const Pair& pair : sorted(map.pairs, row_major)) {
     for (int64_t c = 0; c < channels; ++c) {
@@ -153,7 +109,7 @@ void check_max_pool(const PoolMap& map, int64_t channels) {
     std::vector<T> grad_in(feats.size(), T(777));
     cpu::max_pool_backward(transposed.tiles(), grad_out.data(), argmax.data(), channels,
                            grad_in.data(), threads);
-    grad.expect(grad_in, 30 * kEpsilon<T>);
+    grad.expect<T>(grad_in);
     if (threads == 1) first_grad = grad_in;
     CHECK(same_bits(grad_in, first_grad));
   }
@@ -162,7 +118,7 @@ void check_max_pool(const PoolMap& map, int64_t channels) {
 TEST(the_first_largest_input_wins_the_pool_and_gets_the_gradient) {
   for (const PoolMap& map : pool_maps()) {
     const check::Note note(map.num_in, " to ", map.num_out, " rows");
-    for_each_type([&](auto tag) {
+    for_float_and_double([&](auto tag) {
       for (const int64_t channels : kChannels) check_max_pool<decltype(tag)>(map, channels);
     });
   }
@@ -204,7 +160,7 @@ struct Segments {
 template <class T>
 void check_segments(const Segments& segments, int64_t channels) {
   const int64_t rows = size_of(segments.order);
-  const std::vector<T> feats = random_values<T>(84, rows * channels);
+  const std::vector<T> feats = seeded_values<T>(84, rows * channels);
   const std::vector<T> odd = coarse_values<T>(85, rows * channels);
   Sums sum(segments.count() * channels);
   Sums mean(segments.count() * channels);
@@ -233,14 +189,14 @@ void check_segments(const Segments& segments, int64_t channels) {
                           segments.count(), channels, how, out.data(), where, threads);
     };
     reduce(feats, cpu::Reduce::kMean);
-    mean.expect(out, 2 * kEpsilon<T>);
+    mean.expect<T>(out);
     reduce(odd, cpu::Reduce::kMax);
     for (size_t i = 0; i < out.size(); ++i) {
       CHECK(largest[i].is(out[i]));
       CHECK_EQ(argmax[i], largest[i].row);
     }
     reduce(feats, cpu::Reduce::kSum);
-    sum.expect(out, 2 * kEpsilon<T>);
+    sum.expect<T>(out);
     if (threads == 1) first_sum = out;
     CHECK(same_bits(out, first_sum));
   }
@@ -249,7 +205,7 @@ void check_segments(const Segments& segments, int64_t channels) {
 TEST(segments_are_summed_averaged_and_searched) {
   for (const int64_t rows : {0, 1, 50, 3000}) {
     const check::Note note(rows, " rows");
-    for_each_type([&](auto tag) {
+    for_float_and_double([&](auto tag) {
       for (const int64_t channels : kChannels) {
         check_segments<decltype(tag)>(Segments(86, rows), channels);
       }
@@ -271,9 +227,9 @@ TEST(a_long_sum_loses_no_digits) {
 template <class T>
 void check_interpolation(int64_t rows, int64_t count, int64_t terms, int64_t channels) {
   Random random(87);
-  const std::vector<T> feats = random_values<T>(88, rows * channels);
-  const std::vector<T> weight = random_values<T>(89, count * terms);
-  const std::vector<T> grad_out = random_values<T>(90, count * channels);
+  const std::vector<T> feats = seeded_values<T>(88, rows * channels);
+  const std::vector<T> weight = seeded_values<T>(89, count * terms);
+  const std::vector<T> grad_out = seeded_values<T>(90, count * channels);
   std::vector<int64_t> index;
   for (int64_t i = 0; i < count * terms; ++i) index.push_back(random.integer(-1, rows - 1));
   Sums expected(count * channels);
@@ -294,11 +250,11 @@ void check_interpolation(int64_t rows, int64_t count, int64_t terms, int64_t cha
     std::vector<T> out(grad_out.size(), T(777));
     cpu::interpolate(feats.data(), index.data(), weight.data(), count, terms, channels, out.data(),
                      threads);
-    expected.expect(out, 10 * kEpsilon<T>);
+    expected.expect<T>(out);
     std::vector<T> grad(feats.size(), T(777));
     cpu::interpolate_backward(grad_out.data(), index.data(), weight.data(), count, terms, rows,
                               channels, grad.data(), threads);
-    expected_grad.expect(grad, 1000 * kEpsilon<T>);
+    expected_grad.expect<T>(grad);
     if (threads == 1) {
       first = out;
       first_grad = grad;
@@ -308,7 +264,7 @@ void check_interpolation(int64_t rows, int64_t count, int64_t terms, int64_t cha
 }
 
 TEST(interpolation_and_its_adjoint) {
-  for_each_type([&](auto tag) {
+  for_float_and_double([&](auto tag) {
     using T = decltype(tag);
     for (const int64_t channels : kChannels) {
       check_interpolation<T>(400, 1000, 8, channels);
@@ -322,8 +278,8 @@ TEST(interpolation_and_its_adjoint) {
 
 template <class T>
 void check_columns(int64_t rows, int64_t channels) {
-  const std::vector<T> a = random_values<T>(91, rows * channels);
-  const std::vector<T> b = random_values<T>(92, rows * channels);
+  const std::vector<T> a = seeded_values<T>(91, rows * channels);
+  const std::vector<T> b = seeded_values<T>(92, rows * channels);
   Sums sum(channels);
   Sums product(channels);
   for (int64_t i = 0; i < rows * channels; ++i) {
@@ -336,10 +292,10 @@ void check_columns(int64_t rows, int64_t channels) {
     std::vector<double> sums(static_cast<size_t>(channels), 777);
     std::vector<double> products(sums);
     cpu::column_sums<T>(a.data(), nullptr, rows, channels, sums.data(), nullptr, threads);
-    sum.expect(sums, 1e-13);
+    sum.expect<double>(sums);
     const std::vector<double> alone(sums);
     cpu::column_sums(a.data(), b.data(), rows, channels, sums.data(), products.data(), threads);
-    product.expect(products, 1e-13);
+    product.expect<double>(products);
     CHECK(same_bits(sums, alone));
     if (threads == 1) first = products;
     CHECK(same_bits(products, first));
@@ -348,7 +304,7 @@ void check_columns(int64_t rows, int64_t channels) {
 
 template <class T>
 void check_moments(int64_t rows, int64_t channels, double offset) {
-  std::vector<T> feats = random_values<T>(93, rows * channels);
+  std::vector<T> feats = seeded_values<T>(93, rows * channels);
   for (T& value : feats) value = static_cast<T>(static_cast<double>(value) + offset);
   const double count = static_cast<double>(std::max<int64_t>(rows, 1));
   std::vector<double> mean(static_cast<size_t>(channels), 0.0);
@@ -377,7 +333,7 @@ void check_moments(int64_t rows, int64_t channels, double offset) {
 }
 
 TEST(columns_are_summed_and_their_moments_keep_their_digits) {
-  for_each_type([&](auto tag) {
+  for_float_and_double([&](auto tag) {
     using T = decltype(tag);
     for (const int64_t channels : kChannels) {
       for (const int64_t rows : {0, 1, 2, 255, 256, 257, 5000}) {
@@ -392,11 +348,11 @@ TEST(columns_are_summed_and_their_moments_keep_their_digits) {
 
 template <class T>
 void check_scale_shift(int64_t rows, int64_t channels) {
-  const std::vector<T> x = random_values<T>(94, rows * channels);
-  const std::vector<T> other = random_values<T>(95, rows * channels);
-  const std::vector<T> scale = random_values<T>(96, channels);
-  const std::vector<T> other_scale = random_values<T>(97, channels);
-  const std::vector<T> shift = random_values<T>(98, channels);
+  const std::vector<T> x = seeded_values<T>(94, rows * channels);
+  const std::vector<T> other = seeded_values<T>(95, rows * channels);
+  const std::vector<T> scale = seeded_values<T>(96, channels);
+  const std::vector<T> other_scale = seeded_values<T>(97, channels);
+  const std::vector<T> shift = seeded_values<T>(98, channels);
   for (const bool has_other : {false, true}) {
     for (const bool has_shift : {false, true}) {
       Sums expected(rows * channels);
@@ -417,7 +373,7 @@ void check_scale_shift(int64_t rows, int64_t channels) {
         if (has_other) b = cpu::ScaledColumns<T>{other.data(), other_scale.data()};
         cpu::scale_shift(a, b, has_shift ? shift.data() : nullptr, rows, channels, out.data(),
                          threads);
-        expected.expect(out, 4 * kEpsilon<T>);
+        expected.expect<T>(out);
         if (threads == 1) first = out;
         CHECK(same_bits(out, first));
       }
@@ -426,7 +382,7 @@ void check_scale_shift(int64_t rows, int64_t channels) {
 }
 
 TEST(columns_are_scaled_and_shifted) {
-  for_each_type([&](auto tag) {
+  for_float_and_double([&](auto tag) {
     for (const int64_t channels : kChannels) {
       for (const int64_t rows : {0, 1, 1000}) check_scale_shift<decltype(tag)>(rows, channels);
     }

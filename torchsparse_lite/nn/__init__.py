@@ -10,7 +10,6 @@ from torchsparse_lite.nn.activation import (
     Hardswish,
     Identity,
     LeakyReLU,
-    Linear,
     Mish,
     PReLU,
     ReLU,
@@ -23,6 +22,7 @@ from torchsparse_lite.nn.activation import (
 from torchsparse_lite.nn.container import Sequential
 from torchsparse_lite.nn.conv import Conv3d
 from torchsparse_lite.nn.fuse import ConvReLU, fold_batch_norm, fuse
+from torchsparse_lite.nn.linear import Linear
 from torchsparse_lite.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, SyncBatchNorm
 from torchsparse_lite.nn.pooling import (
     AvgPool3d,

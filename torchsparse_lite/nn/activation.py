@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""torch's layers that work row by row, for sparse tensors: activations, Dropout, Linear."""
+"""torch's layers that work number by number, for sparse tensors: activations and Dropout."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from torchsparse_lite import ops
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = [
@@ -17,7 +18,6 @@ __all__ = [
     "Hardswish",
     "Identity",
     "LeakyReLU",
-    "Linear",
     "Mish",
     "PReLU",
     "ReLU",
@@ -28,16 +28,13 @@ __all__ = [
     "Tanh",
 ]
 
-_Module = nn.Module if TYPE_CHECKING else object
 
+class _OnFeats(nn.Module):
+    """Calls torch's own forward on the features of a SparseTensor."""
 
-class _OnFeats(_Module):
-    """Calls torch's own forward on the features."""
-
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: Any) -> Any:
         """Apply to every site."""
-        feats: Any = super().forward(x.feats)
-        return x.replace_feats(feats)
+        return x.replace_feats(super().forward(x.feats))
 
 
 class ReLU(_OnFeats, nn.ReLU):
@@ -52,8 +49,17 @@ class LeakyReLU(_OnFeats, nn.LeakyReLU):
     """``torch.nn.LeakyReLU`` on the features."""
 
 
-class PReLU(_OnFeats, nn.PReLU):
-    """``torch.nn.PReLU`` on the features."""
+class PReLU(nn.PReLU):
+    """``torch.nn.PReLU`` on the features; same arguments and state.
+
+    The slope's gradient is a sum over all sites, which torch cuts by the number of threads.
+    """
+
+    def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
+        """Apply to every site."""
+        slope = self.weight.expand(x.num_channels)
+        negative = ops.scale_shift(x.feats.clamp_max(0), slope)
+        return x.replace_feats(x.feats.relu() + negative)
 
 
 class ELU(_OnFeats, nn.ELU):
@@ -94,10 +100,6 @@ class Hardsigmoid(_OnFeats, nn.Hardsigmoid):
 
 class Dropout(_OnFeats, nn.Dropout):
     """``torch.nn.Dropout`` on the features."""
-
-
-class Linear(_OnFeats, nn.Linear):
-    """``torch.nn.Linear`` on the features of every site."""
 
 
 class Identity(_OnFeats, nn.Identity):

@@ -16,8 +16,8 @@ class Sequential(nn.Sequential):
     """``torch.nn.Sequential`` for both kinds of modules.
 
     Modules of this package (and containers, and your own modules that take a SparseTensor) get the
-    sparse tensor. torch's own layers, such as ``torch.nn.ReLU`` or ``torch.nn.BatchNorm1d``, get its
-    features.
+    sparse tensor. torch's own layers, such as ``torch.nn.ReLU`` or ``torch.nn.BatchNorm1d``, get
+    its features.
     """
 
     def forward(self, x: Any) -> Any:

@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.nn import functional as F
-from torchsparse_lite.nn.functional import Target, Window
+from torchsparse_lite.nn.window import Size, Target, Window
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["Conv3d"]
-
-Size = int | Sequence[int]
 
 
 class Conv3d(nn.Module):
@@ -45,7 +42,7 @@ class Conv3d(nn.Module):
     A 2D convolution is a 3D one with a flat z: coordinates z = 0 and kernel (k, k, 1).
     """
 
-    def __init__(  # noqa: PLR0913 - the signature of torch.nn.Conv3d
+    def __init__(  # noqa: PLR0917 - the signature of torch.nn.Conv3d
         self,
         in_channels: int,
         out_channels: int,
@@ -64,7 +61,11 @@ class Conv3d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if min(in_channels, out_channels, groups) < 1 or in_channels % groups or out_channels % groups:
+        if (
+            min(in_channels, out_channels, groups) < 1
+            or in_channels % groups
+            or out_channels % groups
+        ):
             refuse(
                 "Conv3d: groups",
                 "a positive divisor of in_channels and out_channels",
@@ -87,7 +88,9 @@ class Conv3d(nn.Module):
         )
         shape = (self.window.geometry.kernel_volume, in_channels // groups, out_channels)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self.bias = (
+            nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite.coordinates import Level
-from torchsparse_lite.errors import check_choice, check_shape, check_type, refuse, triple
-from torchsparse_lite.kernel_map import ConvGeometry, KernelMap
+from torchsparse_lite.errors import check_shape, check_type, refuse, triple
+from torchsparse_lite.nn.window import Link, Size, Target, Window
+from torchsparse_lite.ops.widen import sum_dtype
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = [
@@ -29,11 +28,10 @@ __all__ = [
     "upsample",
 ]
 
-Size = int | Sequence[int]
-Target = SparseTensor | Level
 
-
-def apply(x: SparseTensor, function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> SparseTensor:
+def apply(
+    x: SparseTensor, function: Callable[..., Tensor], *args: Any, **kwargs: Any
+) -> SparseTensor:
     """Apply a function of (N, C) features row by row; coordinates stay.
 
     Args:
@@ -44,120 +42,6 @@ def apply(x: SparseTensor, function: Callable[..., Tensor], *args: Any, **kwargs
     """
     check_type("apply: x", x, SparseTensor, "Wrap features and coordinates in a SparseTensor.")
     return x.replace_feats(function(x.feats, *args, **kwargs))
-
-
-@dataclass(frozen=True)
-class Window:
-    """What kind of convolution or pooling it is, apart from its weight.
-
-    Attributes:
-        geometry: kernel size, stride, dilation and padding, all known.
-        submanifold: outputs are the inputs' sites.
-        transposed: from coarse to fine.
-        generative: a transposed window creates every site that it reaches.
-        rule: "full" or "cell", how a strided window chooses its sites.
-    """
-
-    geometry: ConvGeometry
-    submanifold: bool = False
-    transposed: bool = False
-    generative: bool = False
-    rule: str = "full"
-
-    @classmethod
-    def of(
-        cls,
-        function: str,
-        kernel_size: Size,
-        stride: Size,
-        *,
-        padding: Size | None,
-        dilation: Size,
-        submanifold: bool | None,
-        transposed: bool = False,
-        generative: bool = False,
-        rule: str = "full",
-    ) -> Window:
-        """Fill in what the user left open, and refuse what contradicts itself.
-
-        ``submanifold=None`` means "if the stride is 1 and it is not transposed"; ``padding=None``
-        means "same" if submanifold and else 0.
-        """
-        check_choice(f"{function}: rule", rule, ("full", "cell"))
-        step = triple(f"{function}: stride", stride, minimum=1)
-        if submanifold is None:
-            submanifold = step == (1, 1, 1) and not transposed
-        if submanifold and (transposed or step != (1, 1, 1)):
-            refuse(
-                f"{function}: submanifold",
-                "False for a strided or transposed window",
-                "True",
-                "Leave it out: stride 1 is submanifold, everything else is not.",
-            )
-        if generative and not transposed:
-            refuse(
-                f"{function}: generative",
-                "False unless transposed",
-                "True",
-                "Pass transposed=True as well.",
-            )
-        same = ConvGeometry.same(kernel_size, dilation)
-        if padding is None:
-            pad = same.padding if submanifold else (0, 0, 0)
-        else:
-            pad = triple(f"{function}: padding", padding, minimum=0)
-        if submanifold and pad != same.padding:
-            refuse(
-                f"{function}: padding",
-                f"{same.padding} (same) for a submanifold window",
-                pad,
-                "Leave it out, or pass submanifold=False.",
-            )
-        geometry = ConvGeometry(same.kernel_size, step, same.dilation, pad)
-        return cls(geometry, submanifold, transposed, generative, rule)
-
-    def map_of(
-        self, function: str, x: SparseTensor, target: Target | None
-    ) -> tuple[KernelMap, Level]:
-        """The kernel map from ``x`` to its outputs, and the outputs' level."""
-        level, manager, geometry = x.level, x.manager, self.geometry
-        sites = target.level if isinstance(target, SparseTensor) else target
-        if sites is not None:
-            self._check_target(function, level, sites)
-        if self.submanifold and sites is None:
-            return manager.submanifold(level, geometry), level
-        if self.transposed:
-            if sites is None:
-                find = manager.generative if self.generative else None
-                sites = find(level, geometry) if find else manager.finer(level, geometry.stride)
-            return manager.kernel_map(sites, level, geometry).transposed, sites
-        if sites is None:
-            sites = manager.strided(level, geometry, self.rule)
-        return manager.kernel_map(level, sites, geometry), sites
-
-    def _check_target(self, function: str, level: Level, target: Level) -> None:
-        check_type(f"{function}: target", target, Level, "Pass a SparseTensor or its level.")
-        fine, coarse = (target, level) if self.transposed else (level, target)
-        wanted = tuple(f * s for f, s in zip(fine.stride, self.geometry.stride, strict=True))
-        if coarse.stride != wanted:
-            refuse(
-                f"{function}: target",
-                f"at a tensor stride that is stride {self.geometry.stride} away from the input's "
-                f"{level.stride}",
-                target.stride,
-                "Take the sites from the right level.",
-            )
-        if target.coords.device != level.coords.device or target.batch_size != level.batch_size:
-            refuse(
-                f"{function}: target",
-                f"on {level.coords.device} with batch_size {level.batch_size}",
-                f"{target.coords.device} with {target.batch_size}",
-                "Take it from the same batch.",
-            )
-
-
-def _needs_backward(x: SparseTensor) -> bool:
-    return torch.is_grad_enabled() and x.feats.requires_grad
 
 
 def conv3d(
@@ -208,7 +92,6 @@ def conv3d(
     Raises:
         ValueError: channels, shapes, strides or sites do not fit; finer sites are not known.
     """
-    check_type("conv3d: x", x, SparseTensor, "Wrap features and coordinates in a SparseTensor.")
     window = Window.of(
         "conv3d",
         kernel_size,
@@ -238,7 +121,8 @@ def convolve(
 ) -> SparseTensor:
     """:func:`conv3d` for a window that is already worked out."""
     _check_operands(x, weight, bias, window, groups)
-    kernel_map, level = window.map_of("conv3d", x, target)
+    link = window.link("conv3d", x, target)
+    level = link.level
     if residual is not None and (
         residual.shape != (len(level), weight.shape[2])
         or (residual.level is not level and not torch.equal(residual.coords, level.coords))
@@ -249,22 +133,22 @@ def convolve(
             repr(residual),
             "Project or convolve the shortcut to the same sites first.",
         )
-    addend = None if residual is None else residual.feats
-    if window.submanifold and target is None and len(weight) == 1 and groups == 1:
-        feats = torch.nn.functional.linear(x.feats, weight[0].t(), bias)
-        feats = feats if addend is None else feats + addend
-        feats = feats.relu() if relu else feats
-    else:
-        pairs = kernel_map.pairs(with_backward=_needs_backward(x))
-        feats = ops.sparse_conv(
-            x.feats, weight, pairs, bias=bias, residual=addend, groups=groups, relu=relu
-        )
-    return SparseTensor.from_level(feats, level, x.manager)
+    feats = ops.sparse_conv(
+        x.feats,
+        weight,
+        link.pairs,
+        bias=bias,
+        residual=None if residual is None else residual.feats,
+        groups=groups,
+        relu=relu,
+    )
+    return link.outputs(feats)
 
 
 def _check_operands(
     x: SparseTensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int
 ) -> None:
+    check_type("conv3d: x", x, SparseTensor, "Wrap features and coordinates in a SparseTensor.")
     remedy = "Its shape is (kernel_volume, in_channels / groups, out_channels)."
     check_type("conv3d: weight", weight, Tensor, remedy)
     volume = window.geometry.kernel_volume
@@ -297,41 +181,6 @@ def _check_operands(
         )
 
 
-def _pool(
-    function: str, x: SparseTensor, window: Window, target: Target | None
-) -> tuple[ops.sparse_pool.Pairs, KernelMap, Level]:
-    check_type(f"{function}: x", x, SparseTensor, "Wrap features and coordinates.")
-    kernel_map, level = window.map_of(function, x, target)
-    return kernel_map.pairs(with_backward=_needs_backward(x)), kernel_map, level
-
-
-def _pool_window(
-    function: str,
-    kernel_size: Size,
-    stride: Size | None,
-    *,
-    padding: Size | None,
-    dilation: Size,
-    submanifold: bool | None,
-    rule: str,
-) -> Window:
-    return Window.of(
-        function,
-        kernel_size,
-        kernel_size if stride is None else stride,
-        padding=padding,
-        dilation=dilation,
-        submanifold=submanifold,
-        rule=rule,
-    )
-
-
-def _counts(kernel_map: KernelMap, like: Tensor) -> Tensor:
-    """Inputs per output row, at least 1, (num_out, 1)."""
-    counts = torch.bincount(kernel_map.out_index, minlength=kernel_map.num_out)
-    return counts.clamp_min(1).unsqueeze(1).to(like.dtype)
-
-
 def max_pool3d(
     x: SparseTensor,
     kernel_size: Size,
@@ -355,18 +204,18 @@ def max_pool3d(
         rule: "full" or "cell", see :func:`conv3d`.
         target: a tensor or level whose sites become the outputs.
     """
-    window = _pool_window(
+    window = Window.of(
         "max_pool3d",
         kernel_size,
-        stride,
+        kernel_size if stride is None else stride,
         padding=padding,
         dilation=dilation,
         submanifold=submanifold,
         rule=rule,
     )
-    pairs, _, level = _pool("max_pool3d", x, window, target)
-    feats, _ = ops.sparse_max_pool(x.feats, pairs)
-    return SparseTensor.from_level(feats, level, x.manager)
+    link = window.link("max_pool3d", x, target)
+    feats, _ = ops.sparse_max_pool(x.feats, link.pairs)
+    return link.outputs(feats)
 
 
 def sum_pool3d(
@@ -381,18 +230,17 @@ def sum_pool3d(
     target: Target | None = None,
 ) -> SparseTensor:
     """Sum over the occupied sites of each window. Arguments as for :func:`max_pool3d`."""
-    window = _pool_window(
+    window = Window.of(
         "sum_pool3d",
         kernel_size,
-        stride,
+        kernel_size if stride is None else stride,
         padding=padding,
         dilation=dilation,
         submanifold=submanifold,
         rule=rule,
     )
-    pairs, _, level = _pool("sum_pool3d", x, window, target)
-    feats = ops.sparse_sum_pool(x.feats, pairs)
-    return SparseTensor.from_level(feats, level, x.manager)
+    link = window.link("sum_pool3d", x, target)
+    return link.outputs(ops.sparse_sum_pool(x.feats, link.pairs))
 
 
 def avg_pool3d(
@@ -410,18 +258,17 @@ def avg_pool3d(
 
     Arguments as for :func:`max_pool3d`.
     """
-    window = _pool_window(
+    window = Window.of(
         "avg_pool3d",
         kernel_size,
-        stride,
+        kernel_size if stride is None else stride,
         padding=padding,
         dilation=dilation,
         submanifold=submanifold,
         rule=rule,
     )
-    pairs, kernel_map, level = _pool("avg_pool3d", x, window, target)
-    feats = ops.sparse_sum_pool(x.feats, pairs) / _counts(kernel_map, x.feats)
-    return SparseTensor.from_level(feats, level, x.manager)
+    link = window.link("avg_pool3d", x, target)
+    return link.outputs(_mean_over(x.feats, link))
 
 
 def unpool3d(
@@ -435,8 +282,14 @@ def unpool3d(
         stride: None means ``kernel_size``.
         target: the finer sites; by default those that ``x`` was made from.
     """
+    return _unpool("unpool3d", x, kernel_size, stride, target=target)
+
+
+def _unpool(
+    function: str, x: SparseTensor, kernel_size: Size, stride: Size | None, *, target: Target | None
+) -> SparseTensor:
     window = Window.of(
-        "unpool3d",
+        function,
         kernel_size,
         kernel_size if stride is None else stride,
         padding=None,
@@ -444,12 +297,22 @@ def unpool3d(
         submanifold=None,
         transposed=True,
     )
-    pairs, kernel_map, level = _pool("unpool3d", x, window, target)
-    feats = ops.sparse_sum_pool(x.feats, pairs) / _counts(kernel_map, x.feats)
-    return SparseTensor.from_level(feats, level, x.manager)
+    link = window.link(function, x, target)
+    return link.outputs(_mean_over(x.feats, link))
 
 
-def upsample(x: SparseTensor, scale_factor: Size = 2, *, target: Target | None = None) -> SparseTensor:
+def _mean_over(feats: Tensor, link: Link) -> Tensor:
+    """Mean of the inputs of each window; half types are rounded once, at the end."""
+    kernel_map = link.kernel_map
+    counts = torch.bincount(kernel_map.out_index, minlength=kernel_map.num_out)
+    wide = feats.to(sum_dtype(feats.dtype))
+    total = ops.sparse_sum_pool(wide, link.pairs)
+    return (total / counts.clamp_min(1).unsqueeze(1).to(wide.dtype)).to(feats.dtype)
+
+
+def upsample(
+    x: SparseTensor, scale_factor: Size = 2, *, target: Target | None = None
+) -> SparseTensor:
     """Nearest neighbour: every finer site takes the features of the cell it lies in.
 
     Args:
@@ -457,7 +320,8 @@ def upsample(x: SparseTensor, scale_factor: Size = 2, *, target: Target | None =
         scale_factor: finer sites per coarse site.
         target: the finer sites; by default those that ``x`` was made from.
     """
-    return unpool3d(x, scale_factor, target=target)
+    factor = triple("upsample: scale_factor", scale_factor, minimum=1)
+    return _unpool("upsample", x, factor, factor, target=target)
 
 
 def _global_pool(function: str, x: SparseTensor, reduce: str) -> Tensor:

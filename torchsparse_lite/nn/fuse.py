@@ -12,8 +12,8 @@ from torchsparse_lite.errors import refuse
 from torchsparse_lite.nn.activation import ReLU
 from torchsparse_lite.nn.container import Sequential
 from torchsparse_lite.nn.conv import Conv3d
-from torchsparse_lite.nn.functional import Target
 from torchsparse_lite.nn.norm import BatchNorm
+from torchsparse_lite.nn.window import Target
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["ConvReLU", "fold_batch_norm", "fuse"]
@@ -111,4 +111,6 @@ def _fused_sequential(sequential: nn.Sequential) -> nn.Sequential:
             layers[-1] = ConvReLU(last)
         else:
             layers.append(layer)
-    return type(sequential)(*layers) if type(sequential) in (nn.Sequential, Sequential) else sequential
+    return (
+        type(sequential)(*layers) if type(sequential) in (nn.Sequential, Sequential) else sequential
+    )

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from torchsparse_lite import ops
 from torchsparse_lite.errors import check_shape, refuse
+from torchsparse_lite.ops.widen import sum_dtype
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "SyncBatchNorm"]
+
+_CHANNELS = "Match the layer's channels to the features."
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -23,7 +26,36 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
         """Normalise every channel."""
-        return x.replace_feats(x.feats if _is_skipped(self, x) else super().forward(x.feats))
+        check_shape("BatchNorm: feats", x.feats, (None, self.num_features), _CHANNELS)
+        if self.training or self.running_mean is None or self.running_var is None:
+            return x.replace_feats(self._by_own_statistics(x.feats))
+        scale = torch.rsqrt(self.running_var.double() + self.eps)
+        scale = scale if self.weight is None else scale * self.weight
+        shift = -self.running_mean * scale
+        shift = shift if self.bias is None else shift + self.bias
+        return x.replace_feats(ops.scale_shift(x.feats, scale, shift))
+
+    def _by_own_statistics(self, feats: Tensor) -> Tensor:
+        count = feats.shape[0]
+        if count == 0:  # statistics of nothing do not exist, and an empty cloud is legal
+            return feats
+        if count == 1 and self.training:
+            remedy = "Use larger batches, GroupNorm, or eval()."
+            refuse("BatchNorm: feats", "of more than one site in training", count, remedy)
+        out, mean, variance = ops.batch_norm(feats, self.weight, self.bias, eps=self.eps)
+        if self.training and self.track_running_stats:
+            self._track(mean.detach(), variance.detach() * (count / (count - 1)))
+        return out
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics towards those of this batch."""
+        share = self.momentum
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            share = 1.0 / float(self.num_batches_tracked) if share is None else share
+        for running, value in ((self.running_mean, mean), (self.running_var, variance)):
+            if running is not None:
+                running.lerp_(value.to(running.dtype), share or 0.0)
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
@@ -58,11 +90,14 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
 
 class LayerNorm(nn.LayerNorm):
-    """``torch.nn.LayerNorm`` over the channels of each site."""
+    """``torch.nn.LayerNorm`` over the channels of each site; same arguments and state."""
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
         """Normalise every site."""
-        return x.replace_feats(super().forward(x.feats))
+        check_shape("LayerNorm: feats", x.feats, (None, *self.normalized_shape), _CHANNELS)
+        feats = x.feats.to(sum_dtype(x.dtype))
+        normal = nn.functional.layer_norm(feats, self.normalized_shape, eps=self.eps)
+        return x.replace_feats(_affine(normal, self.weight, self.bias).to(x.dtype))
 
 
 class GroupNorm(nn.Module):
@@ -97,16 +132,13 @@ class GroupNorm(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Normalise every batch element."""
-        remedy = "Match num_channels to the features."
-        check_shape("GroupNorm: feats", x.feats, (None, self.num_channels), remedy)
+        check_shape("GroupNorm: feats", x.feats, (None, self.num_channels), _CHANNELS)
         batch = x.coords[:, 0].long()
-        feats = x.feats.float() if x.dtype in (torch.float16, torch.bfloat16) else x.feats
+        feats = x.feats.to(sum_dtype(x.dtype))
         centred = feats - self._group_mean(x, feats).index_select(0, batch)
         variance = self._group_mean(x, centred.square()).index_select(0, batch)
         normal = centred * torch.rsqrt(variance + self.eps)
-        if self.weight is not None and self.bias is not None:
-            normal = normal * self.weight + self.bias
-        return x.replace_feats(normal.to(x.dtype))
+        return x.replace_feats(_affine(normal, self.weight, self.bias).to(x.dtype))
 
     def _group_mean(self, x: SparseTensor, values: Tensor) -> Tensor:
         """(batch_size, C): the mean over the element's sites and the channel's group."""
@@ -133,6 +165,5 @@ class InstanceNorm(GroupNorm):
         super().__init__(num_features, num_features, eps, affine=affine)
 
 
-def _is_skipped(norm: nn.BatchNorm1d, x: SparseTensor) -> bool:
-    """Batch statistics of nothing do not exist; torch raises, an empty cloud is legal here."""
-    return len(x) == 0 and (norm.training or not norm.track_running_stats)
+def _affine(feats: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    return feats if weight is None else ops.scale_shift(feats, weight, bias)

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Pooling layers. Empty sites never take part: an average divides by the occupied sites, a maximum
-of negative numbers is negative.
+"""Pooling layers.
+
+Empty sites never take part: an average divides by the occupied sites, and a maximum of negative
+numbers is negative.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from torchsparse_lite.nn import functional as F
-from torchsparse_lite.nn.functional import Target
+from torchsparse_lite.nn.window import Size, Target
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = [
@@ -24,20 +26,9 @@ __all__ = [
     "Upsample",
 ]
 
-Size = int | Sequence[int]
-
 
 class _Pool3d(nn.Module):
-    """Windowed pooling.
-
-    Args:
-        kernel_size: taps per axis.
-        stride: None means ``kernel_size``.
-        padding: None means "same" if submanifold and else 0.
-        dilation: fine sites between taps.
-        submanifold: outputs are the inputs' sites; None means "if stride is 1".
-        rule: "full" or "cell", how a strided window chooses its sites.
-    """
+    """What the windowed pools share; see :class:`MaxPool3d`."""
 
     function: Callable[..., SparseTensor]
 
@@ -78,17 +69,29 @@ class _Pool3d(nn.Module):
 
 
 class MaxPool3d(_Pool3d):
-    __doc__ = (_Pool3d.__doc__ or "").replace("Windowed pooling", "Maximum over each window")
+    """Maximum over the occupied sites of each window.
+
+    Args:
+        kernel_size: taps per axis.
+        stride: None means ``kernel_size``.
+        padding: None means "same" if submanifold and else 0.
+        dilation: fine sites between taps.
+        submanifold: outputs are the inputs' sites; None means "if stride is 1".
+        rule: "full" or "cell", how a strided window chooses its sites.
+    """
+
     function = staticmethod(F.max_pool3d)
 
 
 class AvgPool3d(_Pool3d):
-    __doc__ = (_Pool3d.__doc__ or "").replace("Windowed pooling", "Mean over each window")
+    """Mean over the occupied sites of each window. Arguments as for :class:`MaxPool3d`."""
+
     function = staticmethod(F.avg_pool3d)
 
 
 class SumPool3d(_Pool3d):
-    __doc__ = (_Pool3d.__doc__ or "").replace("Windowed pooling", "Sum over each window")
+    """Sum over the occupied sites of each window. Arguments as for :class:`MaxPool3d`."""
+
     function = staticmethod(F.sum_pool3d)
 
 

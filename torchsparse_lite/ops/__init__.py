@@ -6,6 +6,7 @@ from torchsparse_lite.ops.columns import column_sums, scale_shift
 from torchsparse_lite.ops.coords import (
     coarse_sites,
     coarsen,
+    extent,
     fine_sites,
     is_morton_ordered,
     quantize,
@@ -29,6 +30,7 @@ __all__ = [
     "coarse_sites",
     "coarsen",
     "column_sums",
+    "extent",
     "fine_sites",
     "hash_build",
     "hash_lookup",

@@ -80,8 +80,13 @@ def _scale_shift_cpu(
 ) -> Tensor:
     wide = widened(x)
     out = torch.empty_like(wide)
-    rest = (None if t is None else t.to(wide.dtype).contiguous() for t in (shift, other, other_scale))
-    C.scale_shift(wide, scale.to(wide.dtype).contiguous(), *rest, out, torch.get_num_threads())
+
+    def alike(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(wide.dtype).contiguous()
+
+    threads = torch.get_num_threads()
+    factor = scale.to(wide.dtype).contiguous()
+    C.scale_shift(wide, factor, alike(shift), alike(other), alike(other_scale), out, threads)
     return out.to(x.dtype)
 
 
@@ -92,21 +97,17 @@ def _scale_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _scale_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, scale, shift, other, other_scale = ctx.saved_tensors
     wants_x, wants_scale, wants_shift, wants_other, wants_other_scale = ctx.needs_input_grad
-    total, product = column_sums(grad, x) if wants_scale else (None, None)
-    if wants_shift and total is None:
-        total, _ = column_sums(grad)
-    grad_other = grad_other_scale = None
+    grad_scale = grad_shift = grad_other = grad_other_scale = None
+    if wants_scale or wants_shift:
+        total, product = column_sums(grad, x if wants_scale else None)
+        grad_scale = product.to(scale.dtype) if wants_scale else None
+        grad_shift = total.to(shift.dtype) if wants_shift else None
     if wants_other:
         grad_other = scale_shift(grad, other_scale).to(other.dtype)
     if wants_other_scale:
         grad_other_scale = column_sums(grad, other)[1].to(other_scale.dtype)
-    return (
-        scale_shift(grad, scale) if wants_x else None,
-        product.to(scale.dtype) if wants_scale else None,
-        total.to(shift.dtype) if wants_shift else None,
-        grad_other,
-        grad_other_scale,
-    )
+    grad_x = scale_shift(grad, scale) if wants_x else None
+    return grad_x, grad_scale, grad_shift, grad_other, grad_other_scale
 
 
 _scale_shift = define_op(

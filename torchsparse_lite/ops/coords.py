@@ -12,18 +12,21 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite._native import C
-from torchsparse_lite.ops.registry import data_dependent_size, define_op
+from torchsparse_lite.ops.registry import data_dependent_size, define_op, opaque
 
 __all__ = [
+    "MAX_BATCH_SIZE",
     "check_range",
     "coarse_sites",
     "coarsen",
+    "extent",
     "fine_sites",
     "is_morton_ordered",
     "quantize",
     "unique_coords",
 ]
 
+MAX_BATCH_SIZE: int = C.batch_max + 1
 Triples = tuple[tuple[int, int, int], ...]
 
 
@@ -33,7 +36,12 @@ def _quantize_cpu(
     coords = points.new_empty((points.shape[0], 4), dtype=torch.int32)
     batch = None if batch is None else batch.contiguous()
     C.quantize(
-        points.contiguous(), batch, tuple(voxel_size), tuple(origin), coords, torch.get_num_threads()
+        points.contiguous(),
+        batch,
+        tuple(voxel_size),
+        tuple(origin),
+        coords,
+        torch.get_num_threads(),
     )
     return coords
 
@@ -207,7 +215,9 @@ _sites = define_op(
 )
 
 
-def coarse_sites(coords: Tensor, geometry: Triples, rule: str, shape: Sequence[int] | None) -> Tensor:
+def coarse_sites(
+    coords: Tensor, geometry: Triples, rule: str, shape: Sequence[int] | None
+) -> Tensor:
     """Output sites of a strided convolution.
 
     Args:
@@ -235,11 +245,13 @@ def fine_sites(coords: Tensor, geometry: Triples, shape: Sequence[int] | None) -
     return result
 
 
+@opaque
 def check_range(function: str, coords: Tensor) -> None:
     """Raise ValueError naming the first coordinate outside the representable range."""
     C.check_range(coords.contiguous(), function, torch.get_num_threads())
 
 
+@opaque
 def is_morton_ordered(coords: Tensor) -> bool:
     """Whether rows strictly ascend in Morton order, which makes them unique too.
 
@@ -247,3 +259,18 @@ def is_morton_ordered(coords: Tensor) -> bool:
         coords: (N, 4) int32 in range.
     """
     return bool(C.is_morton_ordered(coords.contiguous(), torch.get_num_threads()))
+
+
+@opaque
+def extent(
+    geometry: Triples, shape: tuple[int, int, int], *, transposed: bool
+) -> tuple[int, int, int]:
+    """Extent of the output grid of a convolution over a grid of extent ``shape``.
+
+    Args:
+        geometry: kernel_size, stride, dilation, padding.
+        shape: X, Y, Z in sites.
+        transposed: from coarse to fine.
+    """
+    x, y, z = C.extent(geometry, shape, transposed)
+    return x, y, z

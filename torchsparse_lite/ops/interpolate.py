@@ -88,6 +88,9 @@ def interpolate(feats: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (N, C), dtype of ``feats``. Differentiable in feats and weight; the gradient is collected
         row by row in a fixed order.
+
+    Raises:
+        ValueError: an index is neither a row nor -1.
     """
     result: Tensor = _interpolate(feats, index, weight)
     return result

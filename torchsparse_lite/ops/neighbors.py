@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Kernel maps as plain tensors: neighbour tables (row-major) and pair lists (tap-major).
 
-A neighbour table is ``mask`` (N_out, ceil(K / 32)) int32, bit ``t % 32`` of word ``t // 32`` set where
-tap ``t`` has an input; ``ptr`` (N_out + 1,) int64; ``rows`` (P,) int32, the inputs, taps ascending.
-Pair lists are ``in_index`` and ``out_index`` (P,) int32 with ``tap_ptr`` (K + 1,) int64, ascending by
-``out_index`` inside a tap.
+A neighbour table is ``mask`` (N_out, ceil(K / 32)) int32, bit ``t % 32`` of word ``t // 32`` set
+where tap ``t`` has an input; ``ptr`` (N_out + 1,) int64; ``rows`` (P,) int32, the inputs, taps
+ascending. Pair lists are ``in_index`` and ``out_index`` (P,) int32 with ``tap_ptr`` (K + 1,) int64,
+ascending by ``out_index`` inside a tap.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _search_cpu(
     stride: Sequence[int],
     dilation: Sequence[int],
     padding: Sequence[int],
-    inverse: bool,  # noqa: FBT001 - torch.library passes operator arguments by position
+    inverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     geometry = tuple(kernel_size), tuple(stride), tuple(dilation), tuple(padding)
     volume = kernel_size[0] * kernel_size[1] * kernel_size[2]

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""The only caller of ``torch.library``: schema, kernels, fake, autograd and autocast of an operator.
+"""The only caller of ``torch.library``: schema, kernels, fake, autograd, autocast of an operator.
 
-``Library.define`` and ``impl`` keep the eager path thin: a call costs a few microseconds, a tenth of
-what the ``custom_op`` decorator takes.
+``Library.define`` and ``impl`` keep the eager path thin: a call costs a few microseconds, a tenth
+of what the ``custom_op`` decorator takes.
 """
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-__all__ = ["Autograd", "data_dependent_size", "define_op"]
+__all__ = ["Autograd", "data_dependent_size", "define_op", "opaque"]
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _NAMESPACE = "tsl"
 _library = torch.library.Library(_NAMESPACE, "DEF")
 
@@ -57,8 +60,8 @@ def define_op(
     """
     name = schema.partition("(")[0]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(name, cpu, "CPU")
-    _library.impl(name, cuda or _refuse_cuda(name), "CUDA")
+    _library.impl(name, opaque(cpu), "CPU")
+    _library.impl(name, opaque(cuda or _refuse_cuda(name)), "CUDA")
     operator: Callable[..., Any] = getattr(getattr(torch.ops, _NAMESPACE), name).default
     qualified = f"{_NAMESPACE}::{name}"
     torch.library.register_fake(qualified, fake, lib=_library)
@@ -71,6 +74,26 @@ def define_op(
             key = f"Autocast{device_type.upper()}"
             _library.impl(name, _autocast(operator, device_type, key), key)
     return operator
+
+
+def opaque(function: _Function) -> _Function:
+    """The function, hidden from Dynamo, which cannot look into the compiled module.
+
+    ``torch.compiler.disable`` alone would import all of Dynamo with this package; here that waits
+    until somebody compiles.
+    """
+    hidden: Callable[..., Any] | None = None
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal hidden
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        hidden = hidden or torch.compiler.disable(function)
+        return hidden(*args, **kwargs)
+
+    # Dynamo counts the versions of a code object, and gives up on one that has too many.
+    call.__code__ = call.__code__.replace(co_name=function.__name__)
+    return cast("_Function", functools.update_wrapper(call, function))
 
 
 def data_dependent_size() -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchsparse_lite._native import C
 from torchsparse_lite.errors import check_choice
 from torchsparse_lite.ops.registry import Autograd, define_op
-from torchsparse_lite.ops.widen import widened
+from torchsparse_lite.ops.widen import sum_dtype, widened
 
 __all__ = ["segment_reduce"]
 
@@ -61,7 +61,9 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
         return grad_feats.scatter_add(0, rows, grad * (argmax >= 0)), None, None, None
     counts = ptr.diff()
     if ctx.reduce == "mean":
-        grad = grad / counts.clamp_min(1).unsqueeze(1)
+        # In the wide type: float16 cannot hold the number of points of a large segment.
+        wide = grad.to(sum_dtype(grad.dtype))
+        grad = (wide / counts.clamp_min(1).unsqueeze(1)).to(grad.dtype)
     segment = torch.repeat_interleave(counts, output_size=order.shape[0])
     return grad_feats.index_copy(0, order, grad.index_select(0, segment)), None, None, None
 
@@ -82,12 +84,15 @@ def segment_reduce(
     Args:
         feats: (N, C) floating; sums and means are accumulated in float64.
         order: (M,) int64 distinct rows, segment after segment.
-        ptr: (S + 1,) int64.
+        ptr: (S + 1,) int64, from 0 to M.
         reduce: "sum", "mean" or "max".
 
     Returns:
         (S, C), dtype of ``feats``, 0 for empty segments; and for "max" the (S, C) int64 rows of the
         maxima, -1 for empty segments.
+
+    Raises:
+        ValueError: unknown ``reduce``; ``order`` or ``ptr`` point at rows that do not exist.
     """
     check_choice("segment_reduce: reduce", reduce, _REDUCTIONS)
     result: tuple[Tensor, Tensor] = _segment_reduce(feats, order, ptr, reduce)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite._native import C
+from torchsparse_lite.ops.columns import column_sums
 from torchsparse_lite.ops.neighbors import tile_pairs, tile_rows, transpose_pairs
 from torchsparse_lite.ops.registry import Autograd, define_op
 from torchsparse_lite.ops.widen import sum_dtype, widened
@@ -59,9 +60,17 @@ def _channelwise_cpu(
 ) -> Tensor:
     x = widened(feats)
     out = x.new_empty((num_out, x.shape[1]))
-    wide_bias = None if bias is None else widened(bias)
+    in_index, out_index, tile_ptr = pairs
     C.channelwise_conv(
-        x, widened(weight), wide_bias, *pairs, tile_rows(num_out), out, torch.get_num_threads()
+        x,
+        widened(weight),
+        None if bias is None else widened(bias),
+        in_index,
+        out_index,
+        tile_ptr,
+        tile_rows(num_out),
+        out,
+        torch.get_num_threads(),
     )
     return out
 
@@ -75,11 +84,11 @@ def _sparse_conv_cpu(
     backward_pairs: list[Tensor],
     num_out: int,
     groups: int,
-    is_symmetric: bool,  # noqa: FBT001 - torch.library passes operator arguments by position
+    is_symmetric: bool,
     full_tap: int,
-    transposed: bool,  # noqa: FBT001
-    mirrored: bool,  # noqa: FBT001
-    relu: bool,  # noqa: FBT001
+    transposed: bool,
+    mirrored: bool,
+    relu: bool,
 ) -> Tensor:
     if _is_channelwise(feats, weight, groups):
         taps = weight.flip(0) if mirrored else weight
@@ -88,12 +97,15 @@ def _sparse_conv_cpu(
         return (out.relu_() if relu else out).to(feats.dtype)
     out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
     out = feats.new_empty((num_out, out_channels))
+    in_index, out_index, tile_ptr = pairs
     C.sparse_conv(
         feats.contiguous(),
         weight.contiguous(),
         None if bias is None else bias.contiguous(),
         None if residual is None else residual.contiguous(),
-        *pairs,
+        in_index,
+        out_index,
+        tile_ptr,
         tile_rows(num_out),
         groups,
         transposed,
@@ -115,18 +127,18 @@ def _sparse_conv_fake(
     backward_pairs: list[Tensor],
     num_out: int,
     groups: int,
-    is_symmetric: bool,  # noqa: FBT001
+    is_symmetric: bool,
     full_tap: int,
-    transposed: bool,  # noqa: FBT001
-    mirrored: bool,  # noqa: FBT001
-    relu: bool,  # noqa: FBT001
+    transposed: bool,
+    mirrored: bool,
+    relu: bool,
 ) -> Tensor:
     out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
     return feats.new_empty((num_out, out_channels))
 
 
 def _sparse_conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    feats, weight, bias, residual, pairs, backward_pairs, num_out, groups, *flags = inputs
+    feats, weight, _, _, pairs, backward_pairs, num_out, groups, *flags = inputs
     is_symmetric, full_tap, transposed, mirrored, relu = flags
     ctx.save_for_backward(feats, weight, output if relu else None, *pairs, *backward_pairs)
     ctx.num_out, ctx.groups = num_out, groups
@@ -157,7 +169,7 @@ def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
             ctx.full_tap,
             not ctx.transposed,
             ctx.mirrored != ctx.is_symmetric,
-            False,  # noqa: FBT003
+            False,
         )
     if wants_weight:
         if ctx.transposed:
@@ -170,7 +182,7 @@ def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return (
         grad_feats,
         grad_weight,
-        grad.sum(0) if wants_bias else None,
+        column_sums(grad)[0].to(grad.dtype) if wants_bias else None,
         grad if wants_residual else None,
         [None] * len(pairs),
         [None] * (len(arrays) - 3),
@@ -197,6 +209,7 @@ def sparse_conv(
     bias: Tensor | None = None,
     residual: Tensor | None = None,
     groups: int = 1,
+    transposed: bool = False,
     relu: bool = False,
 ) -> Tensor:
     """Convolve: ``out[o] = bias + sum over pairs (i, o) of tap t: feats[i] @ weight[t]``.
@@ -209,6 +222,8 @@ def sparse_conv(
         bias: (out_channels,) or None.
         residual: (num_out, out_channels), added before the activation, or None.
         groups: channel groups; equal to both channel counts it is a depthwise convolution.
+        transposed: the weight is stored with input and output channels exchanged, (kernel_volume,
+            out_channels / groups, in_channels), as ``torch.nn.Linear`` does.
         relu: apply max(0, .) at the end.
 
     Returns:
@@ -227,8 +242,8 @@ def sparse_conv(
         groups,
         pairs.is_symmetric,
         pairs.full_tap,
-        False,  # noqa: FBT003
-        False,  # noqa: FBT003
+        transposed,
+        False,
         relu,
     )
     return result
@@ -236,17 +251,26 @@ def sparse_conv(
 
 def _weight_grad_cpu(feats: Tensor, grad_out: Tensor, pairs: list[Tensor], groups: int) -> Tensor:
     in_channels, out_channels = feats.shape[1], grad_out.shape[1]
-    rows = tile_rows_of(pairs[2], grad_out.shape[0], feats.shape[0])
-    shape = (pairs[2].shape[1], in_channels // groups, out_channels)
+    in_index, out_index, tile_ptr = pairs
+    rows = tile_rows_of(tile_ptr, grad_out.shape[0], feats.shape[0])
+    shape = (tile_ptr.shape[1], in_channels // groups, out_channels)
     grad_weight = torch.empty(shape, dtype=sum_dtype(feats.dtype))
     threads = torch.get_num_threads()
     if groups == in_channels == out_channels:
-        C.channelwise_weight_grad(
-            widened(feats), widened(grad_out), *pairs, rows, grad_weight.squeeze(1), threads
-        )
+        x, grad = widened(feats), widened(grad_out)
+        result = grad_weight.squeeze(1)
+        C.channelwise_weight_grad(x, grad, in_index, out_index, tile_ptr, rows, result, threads)
     else:
         C.sparse_conv_weight_grad(
-            feats.contiguous(), grad_out.contiguous(), *pairs, rows, groups, grad_weight, threads
+            feats.contiguous(),
+            grad_out.contiguous(),
+            in_index,
+            out_index,
+            tile_ptr,
+            rows,
+            groups,
+            grad_weight,
+            threads,
         )
     return grad_weight
 
@@ -280,12 +304,12 @@ def _weight_grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         backward_pairs = transposed_tiles(pairs, feats.shape[0])
         grad_feats = _sparse_conv(
             grad_out, weight, None, None, backward_pairs, pairs, feats.shape[0], ctx.groups,
-            False, -1, True, False, False,  # noqa: FBT003
+            False, -1, True, False, False,
         )  # fmt: skip
     if wants_grad_out:
         grad_grad_out = _sparse_conv(
             feats, weight, None, None, pairs, [], grad_out.shape[0], ctx.groups,
-            False, -1, False, False, False,  # noqa: FBT003
+            False, -1, False, False, False,
         )  # fmt: skip
     return grad_feats, grad_grad_out, [None] * len(pairs), None
 

@@ -22,18 +22,18 @@ def _sum_pool_cpu(
     pairs: list[Tensor],
     backward_pairs: list[Tensor],
     num_out: int,
-    is_symmetric: bool,  # noqa: FBT001 - torch.library passes operator arguments by position
+    is_symmetric: bool,
 ) -> Tensor:
     x = widened(feats)
     out = x.new_empty((num_out, x.shape[1]))
-    C.channelwise_conv(
-        x, None, None, *pairs, tile_rows(num_out), out, torch.get_num_threads()
-    )
+    in_index, out_index, tile_ptr = pairs
+    rows, threads = tile_rows(num_out), torch.get_num_threads()
+    C.channelwise_conv(x, None, None, in_index, out_index, tile_ptr, rows, out, threads)
     return out.to(feats.dtype)
 
 
 def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    feats, pairs, backward_pairs, num_out, is_symmetric = inputs
+    feats, pairs, backward_pairs, _, is_symmetric = inputs
     argmax = output[1] if isinstance(output, tuple) else None
     ctx.save_for_backward(argmax, *pairs, *backward_pairs)
     ctx.num_in, ctx.is_symmetric = feats.shape[0], is_symmetric
@@ -93,17 +93,19 @@ def _max_pool_cpu(
     pairs: list[Tensor],
     backward_pairs: list[Tensor],
     num_out: int,
-    is_symmetric: bool,  # noqa: FBT001
+    is_symmetric: bool,
 ) -> tuple[Tensor, Tensor]:
     x = widened(feats)
     out = x.new_empty((num_out, x.shape[1]))
     argmax = torch.empty_like(out, dtype=torch.int32)
-    C.max_pool(x, *pairs, tile_rows(num_out), out, argmax, torch.get_num_threads())
+    in_index, out_index, tile_ptr = pairs
+    rows, threads = tile_rows(num_out), torch.get_num_threads()
+    C.max_pool(x, in_index, out_index, tile_ptr, rows, out, argmax, threads)
     return out.to(feats.dtype), argmax
 
 
 def _max_pool_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
-    argmax, backward, forward = _backward_pairs(ctx)
+    argmax, backward = _backward_pairs(ctx)[:2]
     return _max_pool_grad(grad, argmax, backward, ctx.num_in), *_no_grads(ctx)
 
 
@@ -124,9 +126,9 @@ def _max_pool_grad_cpu(
 ) -> Tensor:
     wide = widened(grad)
     grad_feats = wide.new_empty((num_in, grad.shape[1]))
-    C.max_pool_backward(
-        wide, argmax, *backward_pairs, tile_rows(num_in), grad_feats, torch.get_num_threads()
-    )
+    in_index, out_index, tile_ptr = backward_pairs
+    rows, threads = tile_rows(num_in), torch.get_num_threads()
+    C.max_pool_backward(wide, argmax, in_index, out_index, tile_ptr, rows, grad_feats, threads)
     return grad_feats.to(grad.dtype)
 
 

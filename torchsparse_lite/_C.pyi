@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+# Types of the compiled module, see csrc/bind. A test compares the names with the real module.
+#
+# Results are written into tensors that the caller allocated. Where their size is not known before,
+# `allocate` is called with it and returns the tensors to fill.
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+_Allocate = Callable[[int], tuple[Tensor, ...]]
+_Geometry = Sequence[Sequence[int]]  # kernel_size, stride, dilation, padding
+_Table = tuple[Tensor, Tensor, Tensor]
+
+axis_max: int
+axis_min: int
+batch_max: int
+has_cuda: bool
+
+def channelwise_conv(
+    feats: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    in_index: Tensor,
+    out_index: Tensor,
+    tile_ptr: Tensor,
+    tile_rows: int,
+    out: Tensor,
+    threads: int,
+) -> None: ...
+def channelwise_weight_grad(
+    feats: Tensor,
+    grad_out: Tensor,
+    in_index: Tensor,
+    out_index: Tensor,
+    tile_ptr: Tensor,
+    tile_rows: int,
+    grad_weight: Tensor,
+    threads: int,
+) -> None: ...
+def check_range(coords: Tensor, function: str, threads: int) -> None: ...
+def coarse_sites(
+    coords: Tensor,
+    geometry: _Geometry,
+    cell_rule: bool,
+    shape: Sequence[int] | None,
+    allocate: _Allocate,
+    threads: int,
+) -> None: ...
+def coarsen(coords: Tensor, parent: Tensor, allocate: _Allocate, threads: int) -> None: ...
+def column_moments(feats: Tensor, mean: Tensor, variance: Tensor, threads: int) -> None: ...
+def column_sums(
+    a: Tensor, b: Tensor | None, sum: Tensor, product: Tensor | None, threads: int
+) -> None: ...
+def extent(geometry: _Geometry, shape: Sequence[int], transposed: bool) -> list[int]: ...
+def fine_sites(
+    coords: Tensor,
+    geometry: _Geometry,
+    shape: Sequence[int] | None,
+    allocate: _Allocate,
+    threads: int,
+) -> None: ...
+def hash_build(coords: Tensor, table: _Table, threads: int) -> None: ...
+def hash_capacity(count: int) -> int: ...
+def hash_lookup(table: _Table, coords: Tensor, found: Tensor, threads: int) -> None: ...
+def interpolate(
+    feats: Tensor, index: Tensor, weight: Tensor, out: Tensor, threads: int
+) -> None: ...
+def interpolate_backward(
+    grad_out: Tensor, index: Tensor, weight: Tensor, grad_feats: Tensor, threads: int
+) -> None: ...
+def is_morton_ordered(coords: Tensor, threads: int) -> bool: ...
+def max_pool(
+    feats: Tensor,
+    in_index: Tensor,
+    out_index: Tensor,
+    tile_ptr: Tensor,
+    tile_rows: int,
+    out: Tensor,
+    argmax: Tensor,
+    threads: int,
+) -> None: ...
+def max_pool_backward(
+    grad_out: Tensor,
+    argmax: Tensor,
+    in_index: Tensor,
+    out_index: Tensor,
+    tile_ptr: Tensor,
+    tile_rows: int,
+    grad_in: Tensor,
+    threads: int,
+) -> None: ...
+def neighbors_descend(
+    cell_mask: Tensor,
+    cell_ptr: Tensor,
+    cell_rows: Tensor,
+    child_ptr: Tensor,
+    child_mask: Tensor,
+    mask: Tensor,
+    ptr: Tensor,
+    allocate: _Allocate,
+    threads: int,
+) -> None: ...
+def neighbors_search(
+    coords: Tensor,
+    table: _Table,
+    geometry: _Geometry,
+    inverse: bool,
+    mask: Tensor,
+    ptr: Tensor,
+    allocate: _Allocate,
+    threads: int,
+) -> None: ...
+def pairs_by_tap(
+    mask: Tensor,
+    ptr: Tensor,
+    rows: Tensor,
+    in_index: Tensor,
+    out_index: Tensor,
+    tap_ptr: Tensor,
+    threads: int,
+) -> None: ...
+def quantize(
+    points: Tensor,
+    batch: Tensor | None,
+    voxel_size: Sequence[float],
+    origin: Sequence[float],
+    coords: Tensor,
+    threads: int,
+) -> None: ...
+def scale_shift(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor | None,
+    other: Tensor | None,
+    other_scale: Tensor | None,
+    out: Tensor,
+    threads: int,
+) -> None: ...
+def segment_reduce(
+    feats: Tensor,
+    order: Tensor,
+    ptr: Tensor,
+    reduce: str,
+    out: Tensor,
+    argmax: Tensor | None,
+    threads: int,
+) -> None: ...
+def simd_kernels() -> list[str]: ...
+def sparse_conv(
+    feats: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    in_index: Tensor,
+    out_index: Tensor,
+    tile_ptr: Tensor,
+    tile_rows: int,
+    groups: int,
+    transposed: bool,
+    mirrored: bool,
+    full_tap: int,
+    relu: bool,
+    out: Tensor,
+    threads: int,
+    simd: str | None = ...,
+) -> None: ...
+def sparse_conv_weight_grad(
+    feats: Tensor,
+    grad_out: Tensor,
+    in_index: Tensor,
+    out_index: Tensor,
+    tile_ptr: Tensor,
+    tile_rows: int,
+    groups: int,
+    grad_weight: Tensor,
+    threads: int,
+    simd: str | None = ...,
+) -> None: ...
+def tile_pairs(
+    out_index: Tensor, tap_ptr: Tensor, tile_rows: int, tile_ptr: Tensor, threads: int
+) -> None: ...
+def tile_rows(num_out: int) -> int: ...
+def transpose_pairs(
+    in_index: Tensor,
+    out_index: Tensor,
+    tap_ptr: Tensor,
+    num_in: int,
+    new_in: Tensor,
+    new_out: Tensor,
+    threads: int,
+) -> None: ...
+def unique_coords(
+    coords: Tensor, point_to_voxel: Tensor, order: Tensor, allocate: _Allocate, threads: int
+) -> None: ...

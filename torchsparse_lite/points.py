@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""PointTensor: features at points with continuous coordinates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchsparse_lite.coordinates import batch_size_of
+from torchsparse_lite.errors import (
+    check_dtype,
+    check_same_device,
+    check_shape,
+    check_type,
+    refuse,
+)
+from torchsparse_lite.features import Features, check_feats
+from torchsparse_lite.ops.coords import MAX_BATCH_SIZE
+
+__all__ = ["PointTensor"]
+
+
+class PointTensor(Features):
+    """Features of points with continuous coordinates.
+
+    Args:
+        feats: (N, C) floating.
+        coords: (N, 4) float32 or float64: batch, x, y, z in metres; or (N, 3) for one cloud.
+        batch_size: number of clouds; by default the largest batch index plus one.
+
+    Raises:
+        TypeError: wrong type or dtype.
+        ValueError: wrong shape or device, batch indices that are not whole or negative.
+    """
+
+    def __init__(self, feats: Tensor, coords: Tensor, batch_size: int | None = None) -> None:
+        check_feats("PointTensor", feats)
+        remedy = "Give (N, 3) x, y, z or (N, 4) batch, x, y, z."
+        check_type("PointTensor: coords", coords, Tensor, remedy)
+        check_shape("PointTensor: coords", coords, (feats.shape[0], None), remedy)
+        check_dtype("PointTensor: coords", coords, (torch.float32, torch.float64), "Use .float().")
+        check_same_device("PointTensor: coords", coords, feats, "feats")
+        if coords.shape[1] == 3:
+            coords = torch.cat([coords.new_zeros((coords.shape[0], 1)), coords], dim=1)
+        check_shape("PointTensor: coords", coords, (feats.shape[0], 4), remedy)
+        batch = coords[:, 0]
+        is_wrong = (batch != batch.floor()) | (batch < 0) | (batch >= MAX_BATCH_SIZE)
+        if bool(is_wrong.any()):
+            row = int(is_wrong.nonzero()[0])
+            refuse(
+                "PointTensor: coords",
+                f"whole numbers from 0 to {MAX_BATCH_SIZE - 1} in column 0 (the batch index)",
+                f"{batch[row].item()} in row {row}",
+                remedy,
+            )
+        self.feats = feats
+        self.coords = coords
+        largest = int(batch.max()) if len(batch) else -1
+        self.batch_size = batch_size_of("PointTensor", batch_size, largest)
+
+    @property
+    def xyz(self) -> Tensor:
+        """(N, 3) metres."""
+        return self.coords[:, 1:]
+
+    @property
+    def batch(self) -> Tensor:
+        """(N,) int32 batch index."""
+        return self.coords[:, 0].int()
+
+    @property
+    def F(self) -> Tensor:
+        """Short for ``feats``."""
+        return self.feats
+
+    @property
+    def C(self) -> Tensor:
+        """Short for ``coords``."""
+        return self.coords
+
+    def replace_feats(self, feats: Tensor) -> PointTensor:
+        """Other features at the same points."""
+        return PointTensor(feats, self.coords, self.batch_size)
+
+    def to(self, *args: Any, **kwargs: Any) -> PointTensor:
+        """Move or convert, as ``torch.Tensor.to``; a dtype applies to the features only."""
+        feats = self.feats.to(*args, **kwargs)
+        return PointTensor(feats, self.coords.to(feats.device), self.batch_size)
+
+    def __repr__(self) -> str:
+        return (
+            f"PointTensor({len(self)} points, {self.num_channels} channels, "
+            f"batch_size={self.batch_size}, {self.dtype}, {self.device})"
+        )
