@@ -8,6 +8,7 @@ The number in a test's name is the case. Cases 8, 15, 17, 18 and 23 are in
 from __future__ import annotations
 
 import itertools
+import pickle
 
 import clouds
 import harness
@@ -20,6 +21,7 @@ import torch.nn.functional as nnf
 import torchsparse_lite as tsl
 from torchsparse_lite.nn import functional as tsf
 
+SOME = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.int32)
 FEATS_ME = [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
 ROWS_ME = [[[1.0, 2.0], [2.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]]
 ROWS_ME_2D = [*ROWS_ME, [[0.0, 1.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, 0.0]]]
@@ -450,6 +452,52 @@ def test_21_coordinates_changed_in_place_are_noticed():
     x.coords.mul_(2)
     with pytest.raises(RuntimeError, match="coords"):
         layer(x)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x: x.coords,
+        lambda x: tsl.nn.Conv3d(4, 4, 3).double()(x),
+        lambda x: tsl.nn.Conv3d(4, 4, 1).double()(x),
+        lambda x: tsl.nn.MaxPool3d(2)(x),
+        lambda x: tsl.nn.GlobalAvgPool()(x),
+        lambda x: tsl.nn.ReLU()(x),
+        lambda x: tsl.nn.Linear(4, 4).double()(x),
+        lambda x: tsl.nn.Conv3d(4, 4, 3).double()(x.clone(), target=x),
+        lambda x: tsl.nn.Conv3d(4, 4, 3).double()(harness.sparse(SOME, 4), target=x._level),
+        lambda x: x + x,
+        lambda x: x * 2,
+        lambda x: tsl.cat([x, x]),
+        lambda x: x[torch.ones(len(x), dtype=torch.bool)],
+        lambda x: x.dense(shape=(8, 8, 8), origin=(-4, -4, -4)),
+        lambda x: x.decompose(),
+        lambda x: x.float(),
+        lambda x: tsl.sparse_collate([x]),
+        lambda x: tsl.devoxelize(x, tsl.PointTensor(torch.ones(1, 1), torch.ones(1, 3)), 1.0),
+        pickle.dumps,
+    ],
+)
+def test_21_every_use_notices_coordinates_changed_in_place(use):
+    """Also where everything that the use needs is already known."""
+    coords = clouds.signed_coords(30)
+    x = harness.sparse(coords, 4)
+    layers = [tsl.nn.Conv3d(4, 4, 3), tsl.nn.Conv3d(4, 4, 1), tsl.nn.MaxPool3d(2)]
+    for layer in layers:
+        layer.double()(x)
+    coords[0, 0] += 1
+    with pytest.raises(RuntimeError, match="SparseTensor: coords must be left"):
+        use(x)
+    assert "30 sites" in repr(x)
+
+
+def test_21_a_finer_level_that_was_changed_is_noticed():
+    """The decoder's target is the encoder's level, found by the manager."""
+    coords = clouds.signed_coords(30)
+    down = tsl.nn.MaxPool3d(2)(harness.sparse(coords, 4))
+    coords.add_(1)
+    with pytest.raises(RuntimeError, match="coords"):
+        tsl.nn.Upsample(2)(down)
 
 
 def test_22_tap_rows_are_those_of_the_convention_table():

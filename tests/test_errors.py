@@ -97,6 +97,10 @@ SITES = coords_of((0, 0, 0, 0), (0, 1, 0, 0))
     ("stride zero", ValueError, ["stride", "0"], lambda: tensor(stride=0)),
     ("stride pair", ValueError, ["stride"], lambda: tensor(stride=(2, 2))),
     ("stride type", TypeError, ["stride"], lambda: tensor(stride=1.5)),
+    ("stride types", TypeError, ["stride"], lambda: tensor(stride=(1, 2.0, 1))),
+    ("stride text", TypeError, ["stride"], lambda: tensor(stride="2")),
+    ("stride bool", TypeError, ["stride"], lambda: tensor(stride=True)),
+    ("batch size high", ValueError, ["batch_size", "1024"], lambda: tensor(batch_size=2000)),
     ("shape pair", ValueError, ["spatial_shape"], lambda: tensor(spatial_shape=(4, 4))),
     ("batch size negative", ValueError, ["batch_size"], lambda: tensor(batch_size=-1)),
 )
@@ -170,7 +174,9 @@ DOWN = {"kernel_size": 2, "stride": 2}
     ("groups out", ValueError, ["groups"], lambda: conv(w=weight(c_in=1, c_out=3), groups=2)),
     ("kernel zero", ValueError, ["kernel_size"], lambda: conv(kernel_size=0)),
     ("kernel pair", ValueError, ["kernel_size"], lambda: conv(kernel_size=(3, 3))),
-    ("kernel type", TypeError, ["kernel_size"], lambda: conv(kernel_size=3.0)),
+    ("kernel type", TypeError, ["conv3d: kernel_size"], lambda: conv(kernel_size=3.0)),
+    ("stride type", TypeError, ["conv3d: stride"], lambda: conv(stride=2.0)),
+    ("dilation type", TypeError, ["conv3d: dilation"], lambda: conv(dilation=(1, 1, 1.5))),
     ("stride zero", ValueError, ["stride"], lambda: conv(stride=0)),
     ("stride negative", ValueError, ["stride"], lambda: conv(stride=(1, -2, 1))),
     ("dilation zero", ValueError, ["dilation"], lambda: conv(dilation=0)),
@@ -236,10 +242,54 @@ def test_transposed_without_finer_sites_names_both_remedies(with_encoder):
     ("groups out", ValueError, ["groups"], lambda: tsl.nn.Conv3d(6, 4, 3, groups=3)),
     ("kernel", ValueError, ["kernel_size"], lambda: tsl.nn.Conv3d(4, 4, 0)),
     ("rule", ValueError, ["rule"], lambda: tsl.nn.Conv3d(4, 4, 3, stride=2, rule="spconv")),
-    ("pool kernel", ValueError, ["kernel_size"], lambda: tsf.max_pool3d(tensor(), kernel_size=0)),
+    (
+        "pool kernel",
+        ValueError,
+        ["max_pool3d: kernel_size"],
+        lambda: tsf.max_pool3d(tensor(), kernel_size=0),
+    ),
+    (
+        "unpool kernel",
+        ValueError,
+        ["unpool3d: kernel_size"],
+        lambda: tsf.unpool3d(tensor(), kernel_size=0),
+    ),
+    ("upsample type", TypeError, ["upsample: x"], lambda: tsf.upsample(ONES, 2)),
+    (
+        "scale type",
+        TypeError,
+        ["upsample: scale_factor"],
+        lambda: tsf.upsample(tensor(stride=2), scale_factor=2.0),
+    ),
+    ("norm channels", ValueError, ["BatchNorm: feats"], lambda: tsl.nn.BatchNorm(3)(tensor())),
+    (
+        "norm of one site",
+        ValueError,
+        ["BatchNorm: feats", "eval()"],
+        lambda: tsl.nn.BatchNorm(2)(tensor((0, 0, 0, 0))),
+    ),
+    (
+        "layer norm channels",
+        ValueError,
+        ["LayerNorm: feats"],
+        lambda: tsl.nn.LayerNorm(3)(tensor()),
+    ),
+    (
+        "group norm channels",
+        ValueError,
+        ["GroupNorm: feats"],
+        lambda: tsl.nn.GroupNorm(1, 3)(tensor()),
+    ),
+    ("groups of a norm", ValueError, ["num_groups"], lambda: tsl.nn.GroupNorm(2, 3)),
+    ("linear channels", ValueError, ["Linear: feats"], lambda: tsl.nn.Linear(3, 3)(tensor())),
     ("pool type", TypeError, ["SparseTensor"], lambda: tsf.avg_pool3d(ONES, kernel_size=2)),
     ("global type", TypeError, ["SparseTensor"], lambda: tsf.global_max_pool(ONES)),
-    ("scale", ValueError, ["scale_factor"], lambda: tsf.upsample(tensor(stride=2), scale_factor=0)),
+    (
+        "scale",
+        ValueError,
+        ["upsample: scale_factor"],
+        lambda: tsf.upsample(tensor(stride=2), scale_factor=0),
+    ),
     ("geometry kernel", ValueError, ["kernel_size"], lambda: tsl.ConvGeometry(kernel_size=0)),
     ("geometry stride", ValueError, ["stride"], lambda: tsl.ConvGeometry(kernel_size=1, stride=0)),
     (
@@ -346,6 +396,18 @@ def test_points(kind, words, call):
         ["batch", "1024"],
         lambda: tsl.sparse_collate([tensor(batch_size=600), tensor(batch_size=600)]),
     ),
+    (
+        "points too many",
+        ValueError,
+        ["batch_size", "1024"],
+        lambda: tsl.PointTensor(ONES, torch.zeros(2, 4), batch_size=1025),
+    ),
+    (
+        "points batch infinite",
+        ValueError,
+        ["column 0", "inf"],
+        lambda: tsl.PointTensor(ONES, torch.tensor([[0.0] * 4, [INF] + [0.0] * 3])),
+    ),
     ("table dtype", TypeError, ["int32"], lambda: tsl.HashTable(SITES.long())),
     ("table shape", ValueError, ["coords"], lambda: tsl.HashTable(SITES[:, :3])),
     ("table range", ValueError, ["131071"], lambda: tsl.HashTable(coords_of((0, 131072, 0, 0)))),
@@ -381,6 +443,18 @@ PTR = torch.tensor([0, 2])
         lambda: ops.interpolate(ONES, INDEX + 2, torch.ones(3, 1)),
     ),
     (
+        "index below",
+        ValueError,
+        ["index", "-2", "entry 1"],
+        lambda: ops.interpolate(ONES, torch.tensor([[-1], [-2]]), torch.ones(2, 1)),
+    ),
+    (
+        "index of a gradient",
+        ValueError,
+        ["index", "2", "entry 0"],
+        lambda: torch.ops.tsl.interpolate_grad(ONES, INDEX[:2] + 2, torch.ones(2, 1), 2),
+    ),
+    (
         "weight shape",
         ValueError,
         ["weight"],
@@ -404,9 +478,43 @@ PTR = torch.tensor([0, 2])
         ["ptr"],
         lambda: ops.segment_reduce(ONES, torch.arange(2), torch.tensor([0, 3]), reduce="sum"),
     ),
+    (
+        "segment ptr descends",
+        ValueError,
+        ["ptr", "entry 2"],
+        lambda: ops.segment_reduce(ONES, torch.arange(2), torch.tensor([0, 2, 1, 2]), reduce="max"),
+    ),
+    (
+        "segment ptr begins late",
+        ValueError,
+        ["ptr", "entry 0"],
+        lambda: ops.segment_reduce(ONES, torch.arange(2), torch.tensor([1, 2]), reduce="mean"),
+    ),
+    (
+        "segment order below",
+        ValueError,
+        ["order", "-1"],
+        lambda: ops.segment_reduce(ONES, torch.tensor([0, -1]), PTR, reduce="sum"),
+    ),
+    ("sums shape", ValueError, ["column_sums"], lambda: ops.column_sums(ONES, torch.ones(3, 2))),
+    ("scale shape", ValueError, ["scale_shift"], lambda: ops.scale_shift(ONES, torch.ones(3))),
+    (
+        "other without scale",
+        ValueError,
+        ["scale_shift", "other_scale"],
+        lambda: ops.scale_shift(ONES, torch.ones(2), other=ONES),
+    ),
 )
 def test_low_level_operators(kind, words, call):
     provoke(kind, words, call)
+
+
+def test_numpy_integers_are_integers():
+    """Sizes often come out of an array."""
+    x = tensor(stride=np.int64(2), spatial_shape=np.array([4, 4, 4]))
+    assert x.stride == (2, 2, 2)
+    assert x.spatial_shape == (4, 4, 4)
+    assert tsl.ConvGeometry(np.int32(3)).kernel_size == (3, 3, 3)
 
 
 def test_strided_views_are_right_where_they_are_accepted():

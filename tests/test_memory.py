@@ -8,6 +8,7 @@ side shows in the resident set of the slow tests.
 from __future__ import annotations
 
 import gc
+import weakref
 from itertools import accumulate
 from pathlib import Path
 
@@ -167,6 +168,56 @@ def test_a_manager_lets_go_of_levels_that_nobody_holds(make):
         for _ in range(20):
             step()
         assert live_tensors() <= before + 20
+
+
+def test_what_a_manager_keeps():
+    """A strided level stays as long as the manager; a pruned one goes with its users."""
+    x = scan(4, 24)
+    down = tsl.nn.Conv3d(4, 4, 2, 2).requires_grad_(False)
+    level = weakref.ref(down(x).level)
+    assert level() is not None
+    assert down(x).level is level()
+    pruned = down(x)[torch.arange(len(level())) % 2 == 0]
+    layer = tsl.nn.Conv3d(4, 4, 3).requires_grad_(False)
+    first = layer(pruned)
+    assert first.manager is pruned.manager is not x.manager
+    assert pruned.manager.submanifold(pruned.level, SAME) is first.manager.submanifold(
+        first.level, SAME
+    )
+    up = tsl.nn.Conv3d(4, 4, 2, 2, transposed=True).requires_grad_(False)
+    assert up(pruned).level is x.level
+    gone = weakref.ref(pruned.level)
+    del pruned, first
+    assert gone() is None
+
+
+def test_a_map_onto_a_target_stays_as_long_as_the_target():
+    x = scan(4, 24)
+    target = harness.sparse(clouds.signed_coords(50), 4, dtype=torch.float32)
+    layer = tsl.nn.Conv3d(4, 4, 3).requires_grad_(False)
+    y = layer(x, target=target)
+    assert y.manager is target.manager
+    kernel_map = weakref.ref(x.manager.kernel_map(x.level, target.level, SAME))
+    assert kernel_map() is not None
+    layer(x, target=target)
+    assert x.manager.kernel_map(x.level, target.level, SAME) is kernel_map()
+    del target, y
+    assert kernel_map() is None
+
+
+def test_a_recurrent_state_does_not_drag_its_past_along():
+    """Pruning and joining again and again: only the finest ancestors are remembered."""
+    x = scan(4, 24)
+    state = tsf.max_pool3d(x, kernel_size=2)
+    with torch.no_grad():
+        for step in range(12):
+            if step == 2:
+                before = live_tensors()
+            fresh = tsf.max_pool3d(scan(4, 24), kernel_size=2)
+            keep = torch.arange(len(state)) % 7 != step % 7
+            state = (state[keep] + fresh)[torch.arange(len(fresh)) % 5 != step % 5]
+        assert live_tensors() <= before + 6
+    assert tsf.upsample(state, 2).level is x.level
 
 
 @pytest.mark.slow

@@ -319,6 +319,22 @@ def test_family_7_points_on_borders_find_their_own_voxel(dtype, precision):
         assert torch.equal(found, coarse.feats[rows]), f"stride {step}"
 
 
+@pytest.mark.parametrize("anchor", ["corner", "center"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_family_7_trilinear_uses_the_voxel_of_every_point(dtype, precision, anchor):
+    """Interpolating ones gives one at every point that was voxelized, on borders too."""
+    rng = np.random.default_rng(2)
+    xyz = torch.from_numpy(rng.integers(-3000, 3000, (4000, 3)) / 100).to(dtype)
+    points = tsl.PointTensor(torch.ones(4000, 1), xyz)
+    voxels = tsl.voxelize(points, 0.1, precision=precision).voxels
+    for step in (1, 3):
+        tensor = tsf.avg_pool3d(voxels, kernel_size=step)
+        options = {"mode": "trilinear", "anchor": anchor, "precision": precision}
+        ones = tsl.devoxelize(tensor, points, 0.1, **options)
+        clouds.assert_close(ones, torch.ones(4000, 1), tolerance=1e-6)
+
+
 def test_family_7_default_precisions_of_both_directions_agree():
     """float64 points through voxelize and devoxelize with nothing said: every point is found."""
     rng = np.random.default_rng(1)

@@ -199,9 +199,11 @@ def devoxelize(
         return ops.interpolate(voxels.feats, row, voxels.feats.new_ones(row.shape))
     position = grid.positions(points)
     step = position.new_tensor(voxels.stride)
+    # Inside its cell, whatever was rounded: so the voxel of a point always has a weight.
     offset = (position - cells[:, 1:] * step) / step
+    offset = offset.clamp(0, 1 - torch.finfo(offset.dtype).eps)
     shift = 0.5 if anchor == "center" else 0.0
-    index, weight = _trilinear(voxels.level, cells, offset.clamp(0, 1) - shift)
+    index, weight = _trilinear(voxels.level, cells, offset - shift)
     if renormalize:
         weight = weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
     return ops.interpolate(voxels.feats, index, weight)
@@ -213,7 +215,7 @@ def _trilinear(level: Level, cells: Tensor, offset: Tensor) -> tuple[Tensor, Ten
     Args:
         level: the voxels.
         cells: (N, 4) int32 cell of each point.
-        offset: (N, 3) distance from the cell's anchor, in cells, in [-0.5, 1].
+        offset: (N, 3) distance from the cell's anchor, in cells, in [-0.5, 1).
 
     Returns:
         (N, 8) int64 rows, -1 for voxels that are missing, and (N, 8) weights, zero for those.

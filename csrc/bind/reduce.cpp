@@ -143,6 +143,13 @@ void interpolate_backward(const TensorView& grad_out, const TensorView& index,
   });
 }
 
+/// run(type tag) for the dtypes of whole-column operators.
+template <class Run>
+void dispatch_columns(DType dtype, const char* function, const Run& run) {
+  if (dtype == DType::kBFloat16) return run(BFloat16{});
+  dispatch_plain(dtype, function, run);
+}
+
 void column_sums(const TensorView& a, const std::optional<TensorView>& b, const TensorView& sum,
                  const std::optional<TensorView>& product, int threads) {
   const DType dtype = a.dtype;
@@ -155,9 +162,9 @@ void column_sums(const TensorView& a, const std::optional<TensorView>& b, const 
             "column_sums: product must be given with b, got one without the other. Pass both.");
   if (product) product->expect("column_sums: product", DType::kFloat64, {channels});
   const py::gil_scoped_release release;
-  dispatch_plain(dtype, "column_sums", [&](auto tag) {
-    using T = decltype(tag);
-    cpu::column_sums(a.as<T>(), b ? b->as<T>() : nullptr, rows, channels, sum.as<double>(),
+  dispatch_columns(dtype, "column_sums", [&](auto tag) {
+    using S = decltype(tag);
+    cpu::column_sums(a.as<S>(), b ? b->as<S>() : nullptr, rows, channels, sum.as<double>(),
                      product ? product->as<double>() : nullptr, threads);
   });
 }
@@ -170,9 +177,9 @@ void column_moments(const TensorView& feats, const TensorView& mean, const Tenso
   mean.expect("column_moments: mean", DType::kFloat64, {channels});
   variance.expect("column_moments: variance", DType::kFloat64, {channels});
   const py::gil_scoped_release release;
-  dispatch_plain(dtype, "column_moments", [&](auto tag) {
-    using T = decltype(tag);
-    cpu::column_moments(feats.as<T>(), feats.shape[0], channels, mean.as<double>(),
+  dispatch_columns(dtype, "column_moments", [&](auto tag) {
+    using S = decltype(tag);
+    cpu::column_moments(feats.as<S>(), feats.shape[0], channels, mean.as<double>(),
                         variance.as<double>(), threads);
   });
 }
@@ -184,22 +191,22 @@ void scale_shift(const TensorView& x, const TensorView& scale,
   const int64_t rows = x.shape[0];
   const int64_t channels = x.shape[1];
   x.expect("scale_shift: x", dtype, {-1, -1});
-  scale.expect("scale_shift: scale", dtype, {channels});
-  if (shift) shift->expect("scale_shift: shift", dtype, {channels});
-  TSL_CHECK(
-      other.has_value() == other_scale.has_value(), ValueError,
-      "scale_shift: other_scale must be given with other, got one without the other. Pass both.");
+  scale.expect("scale_shift: scale", DType::kFloat64, {channels});
+  if (shift) shift->expect("scale_shift: shift", DType::kFloat64, {channels});
+  TSL_CHECK(other.has_value() == other_scale.has_value(), ValueError,
+            "scale_shift: other_scale must be given with other, got one without the other. ",
+            "Pass both.");
   if (other) other->expect("scale_shift: other", dtype, {rows, channels});
-  if (other_scale) other_scale->expect("scale_shift: other_scale", dtype, {channels});
+  if (other_scale) other_scale->expect("scale_shift: other_scale", DType::kFloat64, {channels});
   out.expect("scale_shift: out", dtype, {rows, channels});
   const py::gil_scoped_release release;
-  dispatch_plain(dtype, "scale_shift", [&](auto tag) {
-    using T = decltype(tag);
-    const cpu::ScaledColumns<T> first{x.as<T>(), scale.as<T>()};
-    const cpu::ScaledColumns<T> second{other ? other->as<T>() : nullptr,
-                                       other_scale ? other_scale->as<T>() : nullptr};
-    cpu::scale_shift(first, second, shift ? shift->as<T>() : nullptr, rows, channels, out.as<T>(),
-                     threads);
+  dispatch_columns(dtype, "scale_shift", [&](auto tag) {
+    using S = decltype(tag);
+    const cpu::ScaledColumns<S> first{x.as<S>(), scale.as<double>()};
+    const cpu::ScaledColumns<S> second{other ? other->as<S>() : nullptr,
+                                       other_scale ? other_scale->as<double>() : nullptr};
+    cpu::scale_shift(first, second, shift ? shift->as<double>() : nullptr, rows, channels,
+                     out.as<S>(), threads);
   });
 }
 

@@ -2,6 +2,7 @@
 #include "cpu/reduce.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/memory.h"
@@ -11,7 +12,8 @@ namespace tsl::cpu {
 namespace {
 
 constexpr int64_t kRowsPerTask = 256;
-constexpr int64_t kSumChannels = 64;  // summed at once in double: a segment can be a whole cloud
+constexpr int64_t kRowsPerSum = 1024;  // of a whole column: few enough sums to add up in the end
+constexpr int64_t kSumChannels = 64;   // summed at once in double: a segment can be a whole cloud
 
 /// body(row) for every row, in blocks handed out to threads.
 template <class Body>
@@ -22,23 +24,44 @@ void for_each_row(int64_t rows, int threads, const Body& body) {
   });
 }
 
+/// A stored number in the type that computes with it.
+template <class A, class S>
+A load(S value) {
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    return static_cast<A>(to_float(value));
+  } else {
+    return static_cast<A>(value);
+  }
+}
+
+template <class S, class A>
+S store(A value) {
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    return to_bfloat16(value);
+  } else {
+    return value;
+  }
+}
+
 /// Adds up row(r, sum, product) over all rows r: block by block, then the blocks in order.
 /// `product` may be null.
 template <class Row>
-void sum_blocks(int64_t rows, int64_t channels, double* sum, double* product, int threads,
-                const Row& add_row) {
-  const int64_t blocks = (rows + kRowsPerTask - 1) / kRowsPerTask;
-  const int64_t width = product ? 2 * channels : channels;
-  std::vector<double> partial(static_cast<size_t>(blocks * width), 0.0);
+void sum_rows(int64_t rows, int64_t channels, double* sum, double* product, int threads,
+              const Row& add_row) {
+  constexpr int64_t kLine = 2 * kCacheLine / sizeof(double);  // processors fetch pairs of lines
+  const int64_t blocks = (rows + kRowsPerSum - 1) / kRowsPerSum;
+  const int64_t stride = ((product ? 2 : 1) * channels + kLine - 1) / kLine * kLine;
+  const Scratch<double> partial(blocks * stride);
   parallel_tasks(blocks, threads, [&](int64_t block, int) {
-    double* const s = partial.data() + block * width;
-    const int64_t end = std::min(rows, (block + 1) * kRowsPerTask);
-    for (int64_t row = block * kRowsPerTask; row < end; ++row) add_row(row, s, s + channels);
+    double* const s = partial.data() + block * stride;
+    std::fill(s, s + stride, 0.0);
+    const int64_t end = std::min(rows, (block + 1) * kRowsPerSum);
+    for (int64_t row = block * kRowsPerSum; row < end; ++row) add_row(row, s, s + channels);
   });
   std::fill(sum, sum + channels, 0.0);
   if (product) std::fill(product, product + channels, 0.0);
   for (int64_t block = 0; block < blocks; ++block) {
-    const double* const s = partial.data() + block * width;
+    const double* const s = partial.data() + block * stride;
     for (int64_t c = 0; c < channels; ++c) sum[c] += s[c];
     for (int64_t c = 0; product && c < channels; ++c) product[c] += s[channels + c];
   }
@@ -170,32 +193,32 @@ void interpolate_backward(const T* grad_out, const int64_t* index, const T* weig
   });
 }
 
-template <class T>
-void column_sums(const T* a, const T* b, int64_t rows, int64_t channels, double* sum,
+template <class S>
+void column_sums(const S* a, const S* b, int64_t rows, int64_t channels, double* sum,
                  double* product, int threads) {
-  sum_blocks(rows, channels, sum, product, threads, [&](int64_t row, double* s, double* p) {
-    const T* const x = a + row * channels;
+  sum_rows(rows, channels, sum, product, threads, [&](int64_t row, double* s, double* p) {
+    const S* const x = a + row * channels;
     if (!b) {
-      for (int64_t c = 0; c < channels; ++c) s[c] += static_cast<double>(x[c]);
+      for (int64_t c = 0; c < channels; ++c) s[c] += load<double>(x[c]);
       return;
     }
-    const T* const y = b + row * channels;
+    const S* const y = b + row * channels;
     for (int64_t c = 0; c < channels; ++c) {
-      const double value = static_cast<double>(x[c]);
+      const double value = load<double>(x[c]);
       s[c] += value;
-      p[c] += value * static_cast<double>(y[c]);
+      p[c] += value * load<double>(y[c]);
     }
   });
 }
 
-template <class T>
-void column_moments(const T* feats, int64_t rows, int64_t channels, double* mean, double* variance,
+template <class S>
+void column_moments(const S* feats, int64_t rows, int64_t channels, double* mean, double* variance,
                     int threads) {
   // Distances to the first row are summed, so that a large mean costs the variance no digits.
-  sum_blocks(rows, channels, mean, variance, threads, [&](int64_t row, double* s, double* p) {
-    const T* const x = feats + row * channels;
+  sum_rows(rows, channels, mean, variance, threads, [&](int64_t row, double* s, double* p) {
+    const S* const x = feats + row * channels;
     for (int64_t c = 0; c < channels; ++c) {
-      const double distance = static_cast<double>(x[c]) - static_cast<double>(feats[c]);
+      const double distance = load<double>(x[c]) - load<double>(feats[c]);
       s[c] += distance;
       p[c] += distance * distance;
     }
@@ -205,27 +228,37 @@ void column_moments(const T* feats, int64_t rows, int64_t channels, double* mean
   for (int64_t c = 0; c < channels; ++c) {
     const double shift = mean[c] / count;
     const double spread = variance[c] / count - shift * shift;
-    mean[c] = static_cast<double>(feats[c]) + shift;
+    mean[c] = load<double>(feats[c]) + shift;
     variance[c] = spread < 0 ? 0.0 : spread;
   }
 }
 
-template <class T>
-void scale_shift(const ScaledColumns<T>& a, const ScaledColumns<T>& b, const T* shift, int64_t rows,
-                 int64_t channels, T* out, int threads) {
-  advise_huge_pages(out, static_cast<size_t>(rows * channels) * sizeof(T));
-  const std::vector<T> zeros(shift ? 0 : static_cast<size_t>(channels), T(0));
-  const T* const start = shift ? shift : zeros.data();
+template <class S>
+void scale_shift(const ScaledColumns<S>& a, const ScaledColumns<S>& b, const double* shift,
+                 int64_t rows, int64_t channels, S* out, int threads) {
+  using A = std::conditional_t<std::is_same_v<S, double>, double, float>;
+  const auto rounded = [&](const double* factors) {
+    std::vector<A> result(static_cast<size_t>(channels), A(0));
+    if (factors) std::copy(factors, factors + channels, result.begin());
+    return result;
+  };
+  const std::vector<A> x_scale = rounded(a.scale);
+  const std::vector<A> y_scale = rounded(b.scale);
+  const std::vector<A> start = rounded(shift);
+  const A* const s = x_scale.data();
+  const A* const t = y_scale.data();
+  const A* const u = start.data();
+  advise_huge_pages(out, static_cast<size_t>(rows * channels) * sizeof(S));
   for_each_row(rows, threads, [&](int64_t row) {
-    const T* const x = a.x + row * channels;
-    T* const y = out + row * channels;
-    if (b.x) {
-      const T* const other = b.x + row * channels;
-      for (int64_t c = 0; c < channels; ++c) {
-        y[c] = x[c] * a.scale[c] + other[c] * b.scale[c] + start[c];
-      }
-    } else {
-      for (int64_t c = 0; c < channels; ++c) y[c] = x[c] * a.scale[c] + start[c];
+    const S* const x = a.x + row * channels;
+    S* const to = out + row * channels;
+    if (!b.x) {
+      for (int64_t c = 0; c < channels; ++c) to[c] = store<S>(load<A>(x[c]) * s[c] + u[c]);
+      return;
+    }
+    const S* const y = b.x + row * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      to[c] = store<S>(load<A>(x[c]) * s[c] + load<A>(y[c]) * t[c] + u[c]);
     }
   });
 }
@@ -239,13 +272,19 @@ void scale_shift(const ScaledColumns<T>& a, const ScaledColumns<T>& b, const T* 
   template void interpolate<T>(const T*, const int64_t*, const T*, int64_t, int64_t, int64_t, T*, \
                                int);                                                              \
   template void interpolate_backward<T>(const T*, const int64_t*, const T*, int64_t, int64_t,     \
-                                        int64_t, int64_t, T*, int);                               \
-  template void column_sums<T>(const T*, const T*, int64_t, int64_t, double*, double*, int);      \
-  template void column_moments<T>(const T*, int64_t, int64_t, double*, double*, int);             \
-  template void scale_shift<T>(const ScaledColumns<T>&, const ScaledColumns<T>&, const T*,        \
-                               int64_t, int64_t, T*, int);
+                                        int64_t, int64_t, T*, int);
 TSL_INSTANTIATE(float)
 TSL_INSTANTIATE(double)
+#undef TSL_INSTANTIATE
+
+#define TSL_INSTANTIATE(S)                                                                      \
+  template void column_sums<S>(const S*, const S*, int64_t, int64_t, double*, double*, int);    \
+  template void column_moments<S>(const S*, int64_t, int64_t, double*, double*, int);           \
+  template void scale_shift<S>(const ScaledColumns<S>&, const ScaledColumns<S>&, const double*, \
+                               int64_t, int64_t, S*, int);
+TSL_INSTANTIATE(float)
+TSL_INSTANTIATE(double)
+TSL_INSTANTIATE(BFloat16)
 #undef TSL_INSTANTIATE
 
 }  // namespace tsl::cpu

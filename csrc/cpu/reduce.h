@@ -41,29 +41,31 @@ void interpolate_backward(const T* grad_out, const int64_t* index, const T* weig
                           int64_t terms, int64_t rows, int64_t channels, T* grad_feats,
                           int threads);
 
+// Whole columns, of float, double or bfloat16.
+
 /// sum[c] = sum over rows of a[r, c]; product[c] = sum over rows of a[r, c] * b[r, c] (b and
 /// product may both be null). Summed in double, over blocks of rows that do not depend on the
 /// threads.
-template <class T>
-void column_sums(const T* a, const T* b, int64_t rows, int64_t channels, double* sum,
+template <class S>
+void column_sums(const S* a, const S* b, int64_t rows, int64_t channels, double* sum,
                  double* product, int threads);
 
 /// Mean and biased variance of every column; zeros where there are no rows.
-template <class T>
-void column_moments(const T* feats, int64_t rows, int64_t channels, double* mean, double* variance,
+template <class S>
+void column_moments(const S* feats, int64_t rows, int64_t channels, double* mean, double* variance,
                     int threads);
 
-/// One term of a sum over columns: x[r, c] * scale[c].
-template <class T>
+/// A matrix (or null) and what each of its columns is multiplied with.
+template <class S>
 struct ScaledColumns {
-  const T* x;
-  const T* scale;
+  const S* x;
+  const double* scale;
 };
 
-/// out[r, c] = a.x[r, c] * a.scale[c] + b.x[r, c] * b.scale[c] + shift[c]; b.x and shift may be
-/// null.
-template <class T>
-void scale_shift(const ScaledColumns<T>& a, const ScaledColumns<T>& b, const T* shift, int64_t rows,
-                 int64_t channels, T* out, int threads);
+/// out[r, c] = a.x[r, c] * a.scale[c] + b.x[r, c] * b.scale[c] + shift[c], computed in float (in
+/// double for double) and rounded once; b.x and shift may be null.
+template <class S>
+void scale_shift(const ScaledColumns<S>& a, const ScaledColumns<S>& b, const double* shift,
+                 int64_t rows, int64_t channels, S* out, int threads);
 
 }  // namespace tsl::cpu

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "cpu/memory.h"
@@ -91,6 +92,41 @@ void pack_weight(const S* weight, const WeightLayout& layout, const Panels& pane
   });
 }
 
+/// Parts of a weight gradient that one worker computes.
+struct GradShare {
+  std::vector<WeightGradPart> parts;
+  int64_t work = 0;  // pairs times channels
+};
+
+/// Cuts the gradient into parts and deals them out, the largest first, each to the share with the
+/// least work. How it is cut does not change a bit of the result: every element belongs to one
+/// part.
+std::vector<GradShare> grad_shares(const PairTiles& pairs, int groups, int cin, int threads) {
+  const int channels = threads <= 2 ? kGradChannels : kGradChannels / 2;
+  std::vector<std::pair<int64_t, WeightGradPart>> parts;
+  for (int tap = 0; tap < pairs.kernel_volume; ++tap) {
+    const int64_t count = pairs.first_pair(pairs.num_tiles(), tap) - pairs.first_pair(0, tap);
+    for (int group = 0; group < groups; ++group) {
+      for (int begin = 0; begin < cin; begin += channels) {
+        const int end = std::min(begin + channels, cin);
+        parts.push_back({count * (end - begin), {tap, group, begin, end}});
+      }
+    }
+  }
+  std::stable_sort(parts.begin(), parts.end(),
+                   [](const auto& a, const auto& b) { return a.first > b.first; });
+  std::vector<GradShare> shares(
+      static_cast<size_t>(worker_count(static_cast<int64_t>(parts.size()), threads)));
+  for (const auto& [work, part] : parts) {
+    const auto least =
+        std::min_element(shares.begin(), shares.end(),
+                         [](const GradShare& a, const GradShare& b) { return a.work < b.work; });
+    least->parts.push_back(part);
+    least->work += work;
+  }
+  return shares;
+}
+
 /// Per worker one scratch buffer of `count` numbers, allocated by the worker that first needs it.
 template <class A>
 class WorkerScratch {
@@ -166,14 +202,6 @@ void sparse_conv_weight_grad(const WeightGradArguments<S, A>& arguments,
   A* const grad = is_padded ? padded.data() : arguments.grad_weight;
   std::fill(grad, grad + rows * padded_out, A(0));
 
-  std::vector<WeightGradPart> parts;
-  for (int tap = 0; tap < pairs.kernel_volume; ++tap) {
-    for (int group = 0; group < arguments.groups; ++group) {
-      for (int begin = 0; begin < arguments.cin; begin += kGradChannels) {
-        parts.push_back({tap, group, begin, std::min(begin + kGradChannels, arguments.cin)});
-      }
-    }
-  }
   // A sweep goes over as many tiles as the cache holds rows of, but not fewer than pay for walking
   // over the whole gradient once more.
   const int64_t row_bytes = int64_t{arguments.groups} * (arguments.cin + arguments.cout) *
@@ -186,16 +214,21 @@ void sparse_conv_weight_grad(const WeightGradArguments<S, A>& arguments,
   const WeightGradTask<S, A> task{pairs,         arguments.feats,  arguments.grad_out,
                                   grad,          arguments.groups, arguments.cin,
                                   arguments.cout};
-  const int64_t num_parts = static_cast<int64_t>(parts.size());
-  WorkerScratch<A> scratch(worker_count(num_parts, threads),
+  // A worker keeps its share of the gradient through all sweeps, so the team meets only once.
+  const std::vector<GradShare> shares =
+      grad_shares(pairs, arguments.groups, arguments.cin, threads);
+  const int64_t num_shares = static_cast<int64_t>(shares.size());
+  WorkerScratch<A> scratch(worker_count(num_shares, threads),
                            kernels.weight_grad_scratch(arguments.cin, arguments.cout));
-  for (int64_t sweep = 0; sweep < sweeps; ++sweep) {
-    const int64_t first = sweep * sweep_tiles;
-    const int64_t last = std::min(first + sweep_tiles, pairs.num_tiles());
-    parallel_tasks(num_parts, threads, [&](int64_t part, int worker) {
-      kernels.weight_grad(task, parts[static_cast<size_t>(part)], first, last, scratch.of(worker));
-    });
-  }
+  parallel_tasks(num_shares, threads, [&](int64_t share, int worker) {
+    for (int64_t sweep = 0; sweep < sweeps; ++sweep) {
+      const int64_t first = sweep * sweep_tiles;
+      const int64_t last = std::min(first + sweep_tiles, pairs.num_tiles());
+      for (const WeightGradPart& part : shares[static_cast<size_t>(share)].parts) {
+        kernels.weight_grad(task, part, first, last, scratch.of(worker));
+      }
+    }
+  });
   if (!is_padded) return;
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t group = 0; group < arguments.groups; ++group) {

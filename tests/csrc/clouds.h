@@ -139,9 +139,9 @@ inline Coords random_box(uint64_t seed, int64_t count, int32_t half_side, int32_
 }
 
 /// Rays of a turning scanner, in the order in which it sees them, into ground, walls and poles.
-inline Coords lidar_surface(uint64_t seed, int beams, int azimuths, int32_t batches = 1) {
+inline Coords lidar_surface(uint64_t seed, int beams, int azimuths, double voxel_size_m,
+                            int32_t batches = 1) {
   constexpr double kHeightM = 1.8;
-  constexpr double kVoxelSizeM = 0.2;
   Random random(seed);
   Coords coords;
   for (int32_t batch = 0; batch < batches; ++batch) {
@@ -156,8 +156,8 @@ inline Coords lidar_surface(uint64_t seed, int beams, int azimuths, int32_t batc
         const double ground_m = slope < 0 ? -kHeightM / slope : 1e9;
         const double range_m =
             std::min({ground_m, wall_here_m, hits_pole ? 7.0 : 60.0}) + random.real(-0.03, 0.03);
-        const auto cell = [](double metres) {
-          return static_cast<int32_t>(std::floor(metres / kVoxelSizeM));
+        const auto cell = [&](double metres) {
+          return static_cast<int32_t>(std::floor(metres / voxel_size_m));
         };
         coords.push_back(Coord{batch, cell(range_m * std::cos(angle_rad)),
                                cell(range_m * std::sin(angle_rad)), cell(range_m * slope)});
@@ -192,7 +192,7 @@ struct NamedCloud {
 
 /// One of each kind, small.
 inline std::vector<NamedCloud> small_clouds() {
-  Coords shuffled = lidar_surface(3, 8, 90, 2);
+  Coords shuffled = lidar_surface(3, 16, 120, 1.2, 2);
   Random(4).shuffle(shuffled);
   return {{"empty", {}},
           {"one voxel", {Coord{7, -3, 0, 12}}},

@@ -26,7 +26,7 @@ constexpr int kThreadCounts[] = {1, 2, 3};
 
 /// Rows of a scan three times over, more than two threads' blocks, in no order.
 Coords many_duplicates() {
-  const Coords scan = lidar_surface(41, 32, 500, 2);
+  const Coords scan = lidar_surface(41, 32, 500, 0.2, 2);
   Coords coords;
   for (int copy = 0; copy < 3; ++copy) coords.insert(coords.end(), scan.begin(), scan.end());
   Random(42).shuffle(coords);
@@ -219,6 +219,7 @@ void check_refusals() {
     for (const int64_t row : {int64_t{0}, int64_t{4999}, kCount - 1}) {
       for (int axis = 0; axis < 3; ++axis) {
         for (const int threads : kThreadCounts) {
+          if (threads > 1 && axis != 1) continue;
           std::vector<T> xyz(3 * kCount, T(0.5));
           at(xyz, 3 * row + axis) = c.value;
           xyz.back() = c.value;  // the first bad row counts, not any other

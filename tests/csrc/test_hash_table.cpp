@@ -127,7 +127,7 @@ TEST(a_full_table_refuses_and_still_answers) {
 }
 
 TEST(threads_build_and_read_the_same_table) {
-  Coords coords = lidar_surface(25, 32, 700);
+  Coords coords = lidar_surface(25, 32, 700, 0.2);
   const Coords corners = range_corners();
   coords.insert(coords.end(), corners.begin(), corners.end());
   const Coords copies(coords);
@@ -165,7 +165,7 @@ TEST(lookups_out_of_range_are_misses) {
 }
 
 TEST(the_filter_passes_every_key_and_few_others_in_every_instruction_set) {
-  const Coords coords = lidar_surface(26, 16, 200);
+  const Coords coords = lidar_surface(26, 24, 250, 0.4);
   const OwnedHashTable table(coords);
   std::set<uint64_t> keys;
   for (const Coord& c : coords) keys.insert(packed_key(c));

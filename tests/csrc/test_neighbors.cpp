@@ -140,7 +140,7 @@ TEST(kernels_that_leave_the_range_see_no_site_of_another_row) {
 }
 
 TEST(threads_find_the_same_in_a_large_cloud) {
-  Coords coords = lidar_surface(53, 40, 500, 2);
+  Coords coords = lidar_surface(53, 40, 500, 0.4, 2);
   Random(54).shuffle(coords);
   CHECK(size_of(coords) > 8192);
   check_searches(coords, coords, cubic(3, 1, 1, 1));
@@ -215,7 +215,7 @@ TEST(descent_finds_what_brute_force_finds_on_every_level) {
     const check::Note note(cloud.name);
     check_descent(morton_sorted(cloud.coords));
   }
-  check_descent(morton_sorted(lidar_surface(56, 32, 500)));
+  check_descent(morton_sorted(lidar_surface(56, 32, 500, 0.2)));
 }
 
 TEST(ranks_and_visits_follow_the_mask) {
@@ -289,7 +289,7 @@ TEST(pair_lists_are_sorted_transposed_and_tiled) {
 }
 
 TEST(threads_list_the_same_pairs_of_a_large_cloud) {
-  Coords coords = lidar_surface(57, 40, 500, 2);
+  Coords coords = lidar_surface(57, 40, 500, 0.4, 2);
   Random(58).shuffle(coords);
   const ConvGeometry g = cubic(3, 1, 1, 1);
   const std::vector<Pair> pairs = brute_force_pairs(coords, coords, g);

@@ -65,7 +65,12 @@ Map transposed_map(const Map& map) {
   return Map{reversed(map.pairs), map.num_out, map.num_in, map.kernel_volume, -1};
 }
 
-Map small_map() { return submanifold_map(lidar_surface(61, 6, 50), 3); }
+/// About 200 rows with 8 pairs each.
+Map small_map() {
+  const Map map = submanifold_map(lidar_surface(61, 16, 120, 4.0), 3);
+  CHECK(map.num_out > 150 && size_of(map.pairs) > 6 * map.num_out);
+  return map;
+}
 
 /// Channels per group, and what else a convolution has.
 struct Shape {
@@ -174,7 +179,7 @@ void check_problem(const Map& map, const Shape& shape) {
 }
 
 std::vector<Map> maps_of_all_kinds() {
-  const Coords surface = lidar_surface(62, 6, 60, 2);
+  const Coords surface = lidar_surface(62, 12, 80, 3.0, 2);
   const Map strided = strided_map(surface, cubic(3, 2, 1, 1));
   return {submanifold_map(surface, 3),
           submanifold_map(dense_cube(16), 3),
@@ -230,7 +235,7 @@ TEST(channel_groups_and_depthwise) {
 }
 
 TEST(bits_depend_neither_on_threads_nor_on_tiles) {
-  const Map map = submanifold_map(lidar_surface(64, 8, 100), 3);
+  const Map map = submanifold_map(lidar_surface(64, 12, 80, 2.5, 2), 3);
   CHECK(map.num_out > 5 * kTileRows);
   for_each_type([&](auto tag) {
     using S = decltype(tag);
@@ -250,7 +255,7 @@ TEST(bits_depend_neither_on_threads_nor_on_tiles) {
 }
 
 TEST(bits_depend_neither_on_row_order_nor_on_batch_mates) {
-  const Coords coords = lidar_surface(66, 6, 80, 2);
+  const Coords coords = lidar_surface(66, 12, 80, 3.0, 2);
   std::vector<int32_t> order;  // of the rows in the second problem
   for (int32_t row = 0; row < static_cast<int32_t>(coords.size()); ++row) order.push_back(row);
   Random(67).shuffle(order);
@@ -519,7 +524,7 @@ TEST(weight_gradients) {
 }
 
 TEST(weight_gradients_over_many_sweeps_of_tiles) {
-  const Coords coords = lidar_surface(76, 24, 300);
+  const Coords coords = lidar_surface(76, 24, 300, 0.2);
   const Map map = strided_map(coords, cubic(2, 2, 1, 0));
   CHECK(map.num_in * (67 + 65) * 4 > 2 * (int64_t{1} << 20));
   check_weight_grad<float>(map, Shape{67, 65}, 64, 3);

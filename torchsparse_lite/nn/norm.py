@@ -133,11 +133,12 @@ class GroupNorm(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Normalise every batch element."""
         check_shape("GroupNorm: feats", x.feats, (None, self.num_channels), _CHANNELS)
-        batch = x.coords[:, 0].long()
+        batch = x.coords[:, :1].long()
         feats = x.feats.to(sum_dtype(x.dtype))
-        centred = feats - self._group_mean(x, feats).index_select(0, batch)
-        variance = self._group_mean(x, centred.square()).index_select(0, batch)
-        normal = centred * torch.rsqrt(variance + self.eps)
+        ones = feats.new_ones(batch.shape)
+        centred = feats - ops.interpolate(self._group_mean(x, feats), batch, ones)
+        variance = self._group_mean(x, centred.square())
+        normal = centred * ops.interpolate(torch.rsqrt(variance + self.eps), batch, ones)
         return x.replace_feats(_affine(normal, self.weight, self.bias).to(x.dtype))
 
     def _group_mean(self, x: SparseTensor, values: Tensor) -> Tensor:

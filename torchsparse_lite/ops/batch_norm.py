@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite._native import C
-from torchsparse_lite.ops.columns import column_sums, scale_shift
+from torchsparse_lite.ops.columns import column_sums, scale_shift, stored
 from torchsparse_lite.ops.registry import Autograd, define_op
-from torchsparse_lite.ops.widen import widened
 
 __all__ = ["batch_norm"]
 
@@ -19,7 +18,7 @@ __all__ = ["batch_norm"]
 def _batch_norm_cpu(
     feats: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x = widened(feats)
+    x = stored(feats)
     mean, variance = (x.new_empty(x.shape[1], dtype=torch.float64) for _ in range(2))
     C.column_moments(x, mean, variance, torch.get_num_threads())
     scale = torch.rsqrt(variance + eps)
@@ -44,18 +43,17 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
 
 def _backward(ctx: Any, grad: Tensor, grad_mean: Tensor, grad_variance: Tensor) -> tuple[Any, ...]:
     feats, weight, bias, mean, variance = ctx.saved_tensors
-    wide_grad, x = widened(grad), widened(feats)
-    count = max(x.shape[0], 1)
-    total, product = column_sums(wide_grad, x)
+    count = max(feats.shape[0], 1)
+    total, product = column_sums(grad, feats)
     inverse_std = torch.rsqrt(variance + ctx.eps)
     along = inverse_std * (product - mean * total)  # sum of grad times normalised features
     scale = inverse_std if weight is None else inverse_std * weight
     feats_scale = (2 * grad_variance - scale * inverse_std * along) / count
     shift = (grad_mean - scale * total) / count - feats_scale * mean
-    grad_feats = scale_shift(wide_grad, scale, shift, other=x, other_scale=feats_scale)
+    grad_feats = scale_shift(grad, scale, shift, other=feats, other_scale=feats_scale)
     _, wants_weight, wants_bias, _ = ctx.needs_input_grad
     return (
-        grad_feats.to(feats.dtype),
+        grad_feats,
         along.to(weight.dtype) if wants_weight else None,
         total.to(bias.dtype) if wants_bias else None,
         None,

@@ -15,16 +15,23 @@ from torch import Tensor
 
 from torchsparse_lite._native import C
 from torchsparse_lite.ops.registry import Autograd, define_op
-from torchsparse_lite.ops.widen import widened
 
-__all__ = ["column_sums", "scale_shift"]
+__all__ = ["column_sums", "scale_shift", "stored"]
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """The tensor as the kernels read it: float16, which is costly to convert there, as float32."""
+    is_half = tensor.dtype == torch.float16
+    return tensor.to(torch.float32 if is_half else tensor.dtype).contiguous()
 
 
 def _column_sums_cpu(a: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor]:
     total, product = _column_sums_fake(a, b)
-    second = None if b is None else widened(b)
-    threads = torch.get_num_threads()
-    C.column_sums(widened(a), second, total, None if b is None else product, threads)
+    first, threads = stored(a), torch.get_num_threads()
+    if b is None:
+        C.column_sums(first, None, total, None, threads)
+    else:
+        C.column_sums(first, b.to(first.dtype).contiguous(), total, product, threads)
     return total, product
 
 
@@ -61,7 +68,7 @@ def column_sums(a: Tensor, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
     Args:
         a: (N, C) floating.
-        b: (N, C) floating, or None.
+        b: (N, C), read in the dtype of ``a``, or None.
 
     Returns:
         (C,) float64 sums of ``a``, and (C,) float64 sums of ``a * b``; the second is empty without
@@ -78,15 +85,21 @@ def _scale_shift_cpu(
     other: Tensor | None,
     other_scale: Tensor | None,
 ) -> Tensor:
-    wide = widened(x)
-    out = torch.empty_like(wide)
+    first = stored(x)
+    out = torch.empty_like(first)
 
-    def alike(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.to(wide.dtype).contiguous()
+    def factor(vector: Tensor) -> Tensor:
+        return vector.to(torch.float64).contiguous()
 
-    threads = torch.get_num_threads()
-    factor = scale.to(wide.dtype).contiguous()
-    C.scale_shift(wide, factor, alike(shift), alike(other), alike(other_scale), out, threads)
+    C.scale_shift(
+        first,
+        factor(scale),
+        None if shift is None else factor(shift),
+        None if other is None else other.to(first.dtype).contiguous(),
+        None if other_scale is None else factor(other_scale),
+        out,
+        torch.get_num_threads(),
+    )
     return out.to(x.dtype)
 
 
@@ -135,7 +148,7 @@ def scale_shift(
         x: (N, C) floating; halves are computed in float32 and rounded once.
         scale: (C,) floating, as all other vectors.
         shift: (C,) or None.
-        other: (N, C) with its ``other_scale`` (C,), or None.
+        other: (N, C), read in the dtype of ``x``, with its ``other_scale`` (C,); or None.
         other_scale: see ``other``.
 
     Returns:
