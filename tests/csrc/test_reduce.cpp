@@ -337,11 +337,12 @@ void check_moments(int64_t rows, int64_t channels, double offset) {
 template <class S>
 void check_scale_shift(int64_t rows, int64_t channels) {
   using A = std::conditional_t<std::is_same_v<S, double>, double, float>;
+  // Scales are given in double and rounded to A: as one more rounding of each product.
   const std::vector<S> x = seeded_values<S>(94, rows * channels);
   const std::vector<S> other = seeded_values<S>(95, rows * channels);
-  const std::vector<A> scale = seeded_values<A>(96, channels);
-  const std::vector<A> other_scale = seeded_values<A>(97, channels);
-  const std::vector<A> shift = seeded_values<A>(98, channels);
+  const std::vector<double> scale = seeded_values<double>(96, channels);
+  const std::vector<double> other_scale = seeded_values<double>(97, channels);
+  const std::vector<double> shift = seeded_values<double>(98, channels);
   for (const bool has_other : {false, true}) {
     for (const bool has_shift : {false, true}) {
       Sums expected(rows * channels);
@@ -354,10 +355,10 @@ void check_scale_shift(int64_t rows, int64_t channels) {
       std::vector<S> first;
       for (const int threads : kThreadCounts) {
         std::vector<S> out(x.size(), stored(777.0, S{}));
-        const cpu::ScaledColumns<S, A> a{x.data(), scale.data()};
-        cpu::ScaledColumns<S, A> b{nullptr, nullptr};
-        if (has_other) b = cpu::ScaledColumns<S, A>{other.data(), other_scale.data()};
-        const A* const start = has_shift ? shift.data() : nullptr;
+        const cpu::ScaledColumns<S> a{x.data(), scale.data()};
+        cpu::ScaledColumns<S> b{nullptr, nullptr};
+        if (has_other) b = cpu::ScaledColumns<S>{other.data(), other_scale.data()};
+        const double* const start = has_shift ? shift.data() : nullptr;
         cpu::scale_shift(a, b, start, rows, channels, out.data(), threads);
         expected.expect<A>(out);
         if (threads == 1) first = out;
