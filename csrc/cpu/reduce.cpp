@@ -215,20 +215,22 @@ template <class S>
 void column_moments(const S* feats, int64_t rows, int64_t channels, double* mean, double* variance,
                     int threads) {
   // Distances to the first row are summed, so that a large mean costs the variance no digits.
+  std::vector<double> origin(static_cast<size_t>(channels), 0.0);
+  if (rows > 0) std::transform(feats, feats + channels, origin.begin(), load<double, S>);
+  const double* const o = origin.data();
   sum_rows(rows, channels, mean, variance, threads, [&](int64_t row, double* s, double* p) {
     const S* const x = feats + row * channels;
     for (int64_t c = 0; c < channels; ++c) {
-      const double distance = load<double>(x[c]) - load<double>(feats[c]);
+      const double distance = load<double>(x[c]) - o[c];
       s[c] += distance;
       p[c] += distance * distance;
     }
   });
-  if (rows == 0) return;
-  const double count = static_cast<double>(rows);
+  const double count = static_cast<double>(std::max<int64_t>(rows, 1));
   for (int64_t c = 0; c < channels; ++c) {
     const double shift = mean[c] / count;
     const double spread = variance[c] / count - shift * shift;
-    mean[c] = load<double>(feats[c]) + shift;
+    mean[c] = o[c] + shift;
     variance[c] = spread < 0 ? 0.0 : spread;
   }
 }
