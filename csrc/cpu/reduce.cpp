@@ -142,7 +142,8 @@ void segment_reduce(const T* feats, const int64_t* order, const int64_t* ptr, in
     const double scale = reduce == Reduce::kMean && rows > 1 ? static_cast<double>(rows) : 1.0;
     for (int64_t first = 0; first < channels; first += kSumChannels) {
       const int64_t count = std::min(kSumChannels, channels - first);
-      double sum[kSumChannels] = {};
+      double sum[kSumChannels];
+      std::fill(sum, sum + count, 0.0);
       for (int64_t i = ptr[segment]; i < ptr[segment + 1]; ++i) {
         const T* const x = feats + order[i] * channels + first;
         for (int64_t c = 0; c < count; ++c) sum[c] += static_cast<double>(x[c]);

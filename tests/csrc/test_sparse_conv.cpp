@@ -171,7 +171,7 @@ void check_problem(const Map& map, const Shape& shape) {
   expected.expect<SumOf<S>>(problem.by_specification());
   for_each_table([&](const cpu::SimdKernels& table) {
     expected.expect<SumOf<S>>(problem.by_kernels(table));
-    if (map.full_tap < 0) return;
+    if (map.full_tap < 0 || shape.relu) return;
     Problem<S> without_full_tap(problem);
     without_full_tap.map.full_tap = -1;
     expected.expect<SumOf<S>>(without_full_tap.by_kernels(table));
@@ -196,7 +196,7 @@ TEST(the_specification_and_all_kernels_are_right_on_maps_of_all_kinds) {
     const check::Note note(map.num_in, " to ", map.num_out, " rows");
     for_each_type([&](auto tag) {
       using S = decltype(tag);
-      check_problem<S>(map, Shape{6, 10});
+      check_problem<S>(map, Shape{3, 7});
       check_problem<S>(map, Shape{4, 16, 1, false, true, true});
     });
   }
@@ -592,7 +592,7 @@ TEST(channelwise_convolution_and_its_gradient) {
   std::vector<Map> maps = maps_of_all_kinds();
   maps.push_back(Map{{}, 0, 100, 27, -1});
   for (const Map& map : maps) {
-    for (const int channels : {1, 3, 16, 67}) {
+    for (const int channels : {1, 3, 16, 33}) {
       check_channelwise<float>(map, channels, true, channels > 3);
       check_channelwise<double>(map, channels, channels > 3, true);
       check_channelwise<float>(map, channels, false, false);

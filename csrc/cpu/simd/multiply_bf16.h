@@ -11,9 +11,9 @@ namespace {
 #ifdef __AVX512BF16__
 /// Two input channels at a time: bfloat16 products summed in float32.
 struct PairMath {
-  using Row = uint32_t;
+  typedef uint32_t Row __attribute__((aligned(alignof(BFloat16)), may_alias));  // two bfloat16
   using Sum = float;
-  static __m512bh weights(const uint32_t* w) { return (__m512bh)_mm512_loadu_si512(w); }
+  static __m512bh weights(const Row* w) { return (__m512bh)_mm512_loadu_si512(w); }
   static void add(Vector<float>& sum, uint32_t value, __m512bh w) {
     sum = (Vector<float>)_mm512_dpbf16_ps((__m512)sum,
                                           (__m512bh)_mm512_set1_epi32(static_cast<int>(value)), w);
