@@ -20,6 +20,7 @@ LAYERS = [
     ("coordinates",),
     ("manager", "features"),
     ("tensor", "points"),
+    ("point_grid",),
     ("voxelize", "collate"),
     ("nn",),
     ("models",),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,12 @@ from torchsparse_lite.coordinates import Level, batch_size_of
 from torchsparse_lite.errors import check_type, refuse
 from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.points import PointTensor
-from torchsparse_lite.tensor import SparseTensor
+from torchsparse_lite.tensor import SparseTensor, sparse_list
 
 __all__ = ["collate_fn", "sparse_collate"]
 
 
-def sparse_collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
+def sparse_collate(tensors: Iterable[SparseTensor]) -> SparseTensor:
     """One tensor of all samples, batch elements numbered on.
 
     Args:
@@ -30,12 +30,11 @@ def sparse_collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
         sample is.
 
     Raises:
-        ValueError: strides, channels or devices differ, or there are more than 1024 elements.
+        TypeError: not SparseTensors.
+        ValueError: there is none; strides, channels, dtypes or devices differ; or there are more
+            than 1024 elements.
     """
-    if not tensors:
-        refuse("sparse_collate: tensors", "at least one", "none", "Pass a list of SparseTensors.")
-    for tensor in tensors:
-        check_type("sparse_collate: tensors", tensor, SparseTensor, "Pass SparseTensors.")
+    tensors = sparse_list("sparse_collate", tensors)
     first = tensors[0]
     for name in ("stride", "num_channels", "device", "dtype", "spatial_shape"):
         values = [getattr(tensor, name) for tensor in tensors]
@@ -81,6 +80,10 @@ def collate_fn(samples: Sequence[Any]) -> Any:
     Returns:
         SparseTensors through :func:`sparse_collate`, PointTensors likewise; tensors, arrays and
         numbers stacked (a list if their shapes differ); anything else as a list.
+
+    Raises:
+        TypeError: one sample is of another structure than the first.
+        ValueError: there is no sample; mappings differ in their keys or sequences in their length.
     """
     if not samples:
         refuse("collate_fn: samples", "at least one", "none", "Check the batch sampler.")
@@ -90,19 +93,38 @@ def collate_fn(samples: Sequence[Any]) -> Any:
     if isinstance(first, PointTensor):
         return _collate_points(samples)
     if isinstance(first, Mapping):
+        _check_alike(samples, Mapping, "keys", lambda sample: sorted(sample, key=str))
         return {key: collate_fn([sample[key] for sample in samples]) for key in first}
     if isinstance(first, (tuple, list)):
+        _check_alike(samples, (tuple, list), "length", len)
         items = [collate_fn(item) for item in zip(*samples, strict=True)]
         if hasattr(first, "_fields"):
             return type(first)(*items)
         return type(first)(items)
     if isinstance(first, np.ndarray):
-        return _stacked([torch.from_numpy(sample) for sample in samples])
+        # Torch takes no negative strides, and warns of arrays that must not be written.
+        arrays = [np.require(sample, requirements=["C", "W"]) for sample in samples]
+        return _stacked([torch.from_numpy(array) for array in arrays])
     if isinstance(first, Tensor):
         return _stacked(list(samples))
-    if isinstance(first, (bool, int, float, np.number)):
+    if isinstance(first, (bool, int, float, np.number, np.bool_)):
         return torch.as_tensor(np.asarray(samples))
     return list(samples)
+
+
+def _check_alike(
+    samples: Sequence[Any],
+    kind: type | tuple[type, ...],
+    name: str,
+    value_of: Callable[[Any], object],
+) -> None:
+    """Raise unless all samples are of this kind and have one ``name``."""
+    remedy = "Make the samples alike."
+    for sample in samples:
+        check_type("collate_fn: samples", sample, kind, remedy)
+        mine, first = value_of(sample), value_of(samples[0])
+        if mine != first:
+            refuse("collate_fn: samples", f"of one {name}", f"{first} and {mine}", remedy)
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor | list[Tensor]:

@@ -18,7 +18,10 @@ __all__ = ["CUBE", "HashTable", "Level", "batch_size_of", "check_coords"]
 
 Triple = tuple[int, int, int]
 CUBE = ConvGeometry.same(3)
-_ROOT_SIZE = 64  # a level this small is searched by hashing; descent starts below it
+# A level this small is searched by hashing, and descent starts below it. Coarsening ends at one
+# cell per octant around the origin, 8 per batch element, so every pyramid has such a level.
+_ROOT_SIZE = 64
+_ROOT_CELLS_PER_ELEMENT = 8
 
 
 def check_coords(function: str, coords: Tensor) -> None:
@@ -58,7 +61,7 @@ class HashTable:
         coords: (N, 4) int32 batch, x, y, z in the representable range, CPU (or CUDA, where the
             build has it). Of equal coordinates the first row stays.
 
-    Memory: 24 to 48 bytes a coordinate.
+    Memory: 26 to 52 bytes a coordinate.
     """
 
     def __init__(self, coords: Tensor) -> None:
@@ -84,19 +87,23 @@ class HashTable:
         check_type("HashTable.lookup: coords", coords, Tensor, columns)
         check_shape("HashTable.lookup: coords", coords, (None, 4), columns)
         check_dtype("HashTable.lookup: coords", coords, (torch.int32,), "Use .int().")
-        if coords.device != self._coords.device:
-            refuse(
-                "HashTable.lookup: coords",
-                f"on the table's device ({self._coords.device})",
-                coords.device,
-                "Move them with .to().",
-            )
+        self._check_device("HashTable.lookup", coords)
         return ops.hash_lookup(self._table, coords)
 
     def insert(self, coords: Tensor) -> HashTable:
         """A new table of these coordinates behind the ones already there; rows are numbered on."""
         check_coords("HashTable.insert", coords)
+        self._check_device("HashTable.insert", coords)
         return HashTable(torch.cat([self._coords, coords]))
+
+    def _check_device(self, function: str, coords: Tensor) -> None:
+        if coords.device != self._coords.device:
+            refuse(
+                f"{function}: coords",
+                f"on the table's device ({self._coords.device})",
+                coords.device,
+                "Move them with .to().",
+            )
 
     def __len__(self) -> int:
         """Number of distinct coordinates."""
@@ -193,7 +200,7 @@ class Level:
     @cached_property
     def cube_neighbors(self) -> NeighborTable:
         """3x3x3 neighbours by octree descent from the top of the pyramid; needs Morton order."""
-        if len(self) <= _ROOT_SIZE:
+        if len(self) <= max(_ROOT_SIZE, _ROOT_CELLS_PER_ELEMENT * self.batch_size):
             return self.search_same(CUBE)
         cells = self.cells
         above = cells.level.cube_neighbors

@@ -9,11 +9,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from torchsparse_lite.errors import check_dtype, check_shape, check_type
+from torchsparse_lite.errors import (
+    check_cpu,
+    check_dtype,
+    check_integer,
+    check_shape,
+    check_type,
+    refuse,
+)
 
-__all__ = ["Features", "check_feats"]
+__all__ = ["Features", "Rows", "check_batch_size", "check_feats", "check_rows"]
 
 _Self = TypeVar("_Self", bound="Features")
+Rows = TypeVar("Rows", bound="Features")
+"""What layers that treat every row alike take and give: a SparseTensor or a PointTensor."""
 _FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -102,8 +111,31 @@ class Features:
 
 
 def check_feats(function: str, feats: Tensor) -> None:
-    """Raise unless ``feats`` is an (N, C) floating tensor."""
+    """Raise unless ``feats`` is an (N, C) floating tensor on a device that this version knows."""
     remedy = "Give one row of features per coordinate, (N, C)."
     check_type(f"{function}: feats", feats, Tensor, remedy)
+    check_cpu(function, feats)
     check_shape(f"{function}: feats", feats, (None, None), remedy)
     check_dtype(f"{function}: feats", feats, _FLOATING, "Convert them with .float().")
+
+
+def check_batch_size(function: str, batch_size: object) -> None:
+    """Raise unless ``batch_size`` is an integer or None."""
+    if batch_size is not None:
+        remedy = "Count the batch elements, empty ones included."
+        check_integer(f"{function}: batch_size", batch_size, remedy)
+
+
+def check_rows(function: str, x: Any, *channels: int) -> None:
+    """Raise unless ``x`` has features, of shape (N, *channels) where that is given."""
+    if not isinstance(x, Features):
+        refuse(
+            f"{function}: x",
+            "a SparseTensor or a PointTensor",
+            type(x).__name__,
+            "Wrap features and coordinates in one; plain tensors go through torch's own layers.",
+            error=TypeError,
+        )
+    if channels:
+        remedy = "Match the layer's channels to the features."
+        check_shape(f"{function}: feats", x.feats, (None, *channels), remedy)

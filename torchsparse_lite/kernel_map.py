@@ -205,6 +205,22 @@ class KernelMap:
     def _backward_arrays(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.transposed._arrays
 
+    @classmethod
+    def identity(
+        cls, count: int, device: torch.device, geometry: ConvGeometry | None = None
+    ) -> KernelMap:
+        """The map of one tap from every row to itself.
+
+        Args:
+            count: rows.
+            device: where its arrays are.
+            geometry: of a kernel with one tap.
+        """
+        rows = torch.arange(count, dtype=torch.int32, device=device)
+        tap_ptr = torch.tensor([0, count], device=device)
+        geometry = geometry or ConvGeometry.same(1)
+        return cls(geometry, count, count, rows, rows, tap_ptr, is_symmetric=True, full_tap=0)
+
     def pairs(self, *, with_backward: bool) -> Pairs:
         """The arrays that the operators take.
 

@@ -16,7 +16,7 @@ from torchsparse_lite.errors import (
     check_type,
     refuse,
 )
-from torchsparse_lite.features import Features, check_feats
+from torchsparse_lite.features import Features, check_batch_size, check_feats
 from torchsparse_lite.ops.coords import MAX_BATCH_SIZE
 
 __all__ = ["PointTensor"]
@@ -33,6 +33,7 @@ class PointTensor(Features):
     Raises:
         TypeError: wrong type or dtype.
         ValueError: wrong shape or device, batch indices that are not whole or negative.
+        RuntimeError: CUDA tensors, in this version.
     """
 
     def __init__(self, feats: Tensor, coords: Tensor, batch_size: int | None = None) -> None:
@@ -45,6 +46,7 @@ class PointTensor(Features):
         if coords.shape[1] == 3:
             coords = torch.cat([coords.new_zeros((coords.shape[0], 1)), coords], dim=1)
         check_shape("PointTensor: coords", coords, (feats.shape[0], 4), remedy)
+        check_batch_size("PointTensor", batch_size)
         batch = coords[:, 0]
         is_wrong = (batch != batch.floor()) | (batch < 0) | (batch >= MAX_BATCH_SIZE)
         if bool(is_wrong.any()):
@@ -82,12 +84,22 @@ class PointTensor(Features):
 
     def replace_feats(self, feats: Tensor) -> PointTensor:
         """Other features at the same points."""
-        return PointTensor(feats, self.coords, self.batch_size)
+        check_feats("PointTensor.replace_feats", feats)
+        remedy = "One row per point."
+        check_shape("PointTensor.replace_feats: feats", feats, (len(self), None), remedy)
+        check_same_device("PointTensor.replace_feats: feats", feats, self.coords, "coords")
+        points = object.__new__(PointTensor)  # the coordinates were checked when self was made
+        points.feats, points.coords, points.batch_size = feats, self.coords, self.batch_size
+        return points
 
     def to(self, *args: Any, **kwargs: Any) -> PointTensor:
         """Move or convert, as ``torch.Tensor.to``; a dtype applies to the features only."""
         feats = self.feats.to(*args, **kwargs)
         return PointTensor(feats, self.coords.to(feats.device), self.batch_size)
+
+    def pin_memory(self) -> PointTensor:
+        """Copy into page-locked memory, as a DataLoader does."""
+        return PointTensor(self.feats.pin_memory(), self.coords.pin_memory(), self.batch_size)
 
     def __repr__(self) -> str:
         return (

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, overload
+from collections.abc import Iterable
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,86 +12,12 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite.coordinates import Level
-from torchsparse_lite.errors import check_choice, check_dtype, check_shape, check_type, refuse
-from torchsparse_lite.manager import CoordinateManager
+from torchsparse_lite.errors import check_dtype, check_shape, check_type
+from torchsparse_lite.point_grid import Origin, PointGrid, Size, Voxelized, edge_lengths, quantized
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["Voxelized", "devoxelize", "sparse_quantize", "voxelize"]
-
-Size = float | Sequence[float]
-Triple = tuple[float, float, float]
-_CORNERS = tuple((x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1))
-
-
-class Voxelized(NamedTuple):
-    """Result of :func:`voxelize`.
-
-    Attributes:
-        voxels: the voxels, rows in Morton order.
-        point_to_voxel: (N,) int64 row of each point's voxel.
-        counts: (V,) int64 points per voxel.
-    """
-
-    voxels: SparseTensor
-    point_to_voxel: Tensor
-    counts: Tensor
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Where the voxels of stride 1 lie.
-
-    Attributes:
-        voxel_size: edge lengths in metres.
-        origin: corner of voxel (0, 0, 0) in metres.
-        precision: type in which points are divided by ``voxel_size``.
-    """
-
-    voxel_size: Triple
-    origin: Triple
-    precision: torch.dtype
-
-    @classmethod
-    def of(
-        cls,
-        function: str,
-        voxel_size: Size,
-        origin: Sequence[float] | None,
-        precision: torch.dtype,
-    ) -> _Grid:
-        """Check the arguments of ``function``."""
-        if precision not in (torch.float32, torch.float64):
-            refuse(
-                f"{function}: precision",
-                "torch.float32 or torch.float64",
-                precision,
-                "Leave it out for float32.",
-                error=TypeError,
-            )
-        start = (0.0, 0.0, 0.0) if origin is None else tuple(float(value) for value in origin)
-        if len(start) != 3:
-            refuse(f"{function}: origin", "three numbers", origin, "Give x, y, z in metres.")
-        return cls(_sizes(f"{function}: voxel_size", voxel_size), start, precision)
-
-    def voxels(self, points: PointTensor) -> Tensor:
-        """(N, 4) int32 voxel of each point."""
-        xyz = points.xyz.to(self.precision)
-        return ops.quantize(xyz, points.batch, self.voxel_size, self.origin)
-
-    def positions(self, points: PointTensor) -> Tensor:
-        """(N, 3) x, y, z of each point in voxels, in the finer of the two types."""
-        xyz = points.xyz.to(torch.promote_types(points.coords.dtype, self.precision))
-        return (xyz - xyz.new_tensor(self.origin)) / xyz.new_tensor(self.voxel_size)
-
-
-def _sizes(where: str, voxel_size: Size) -> Triple:
-    values = voxel_size if isinstance(voxel_size, Iterable) else (voxel_size,) * 3
-    sizes = tuple(float(value) for value in values)
-    if len(sizes) != 3 or not all(0 < size < float("inf") for size in sizes):
-        refuse(where, "positive, one number or three", voxel_size, "Give edge lengths in metres.")
-    return sizes
 
 
 def voxelize(
@@ -100,9 +25,9 @@ def voxelize(
     voxel_size: Size,
     *,
     reduce: str = "mean",
-    origin: Sequence[float] | None = None,
+    origin: Origin = None,
     precision: torch.dtype = torch.float32,
-    spatial_shape: Sequence[int] | None = None,
+    spatial_shape: Iterable[int] | None = None,
 ) -> Voxelized:
     """Reduce the features of all points that share a voxel.
 
@@ -127,26 +52,8 @@ def voxelize(
 
     Source: Liu et al., "Point-Voxel CNN", NeurIPS 2019, section 3 (mean).
     """
-    check_type("voxelize: points", points, PointTensor, "Wrap them: PointTensor(feats, coords).")
-    check_choice("voxelize: reduce", reduce, ("mean", "sum", "max", "first"))
-    grid = _Grid.of("voxelize", voxel_size, origin, precision)
-    voxel_coords, point_to_voxel, order, ptr = ops.unique_coords(grid.voxels(points))
-    if reduce == "first":
-        feats = points.feats.index_select(0, order[ptr[:-1]])
-    else:
-        feats, _ = ops.segment_reduce(points.feats, order, ptr, reduce=reduce)
-    if spatial_shape is None:
-        level = Level(
-            voxel_coords,
-            (1, 1, 1),
-            spatial_shape=None,
-            batch_size=points.batch_size,
-            is_morton=True,
-        )
-        voxels = SparseTensor.from_level(feats, level, CoordinateManager())
-    else:
-        voxels = SparseTensor(feats, voxel_coords, 1, spatial_shape, points.batch_size)
-    return Voxelized(voxels, point_to_voxel, ptr.diff())
+    grid = PointGrid(points, voxel_size, origin=origin, precision=precision, function="voxelize")
+    return grid.voxelize(reduce=reduce, spatial_shape=spatial_shape)
 
 
 def devoxelize(
@@ -155,7 +62,7 @@ def devoxelize(
     voxel_size: Size,
     *,
     mode: str = "trilinear",
-    origin: Sequence[float] | None = None,
+    origin: Origin = None,
     anchor: str = "corner",
     renormalize: bool = True,
     precision: torch.dtype = torch.float32,
@@ -188,48 +95,8 @@ def devoxelize(
     Source: Liu et al., "Point-Voxel CNN", NeurIPS 2019, section 3.
     """
     check_type("devoxelize: voxels", voxels, SparseTensor, "Pass the tensor to be read.")
-    check_type("devoxelize: points", points, PointTensor, "Wrap them: PointTensor(feats, coords).")
-    check_choice("devoxelize: mode", mode, ("nearest", "trilinear"))
-    check_choice("devoxelize: anchor", anchor, ("corner", "center"))
-    grid = _Grid.of("devoxelize", voxel_size, origin, precision)
-    coords = grid.voxels(points)
-    cells = coords.div(coords.new_tensor([1, *voxels.stride]), rounding_mode="floor")
-    if mode == "nearest":
-        row = ops.hash_lookup(voxels.level.table, cells).unsqueeze(1)
-        return ops.interpolate(voxels.feats, row, voxels.feats.new_ones(row.shape))
-    position = grid.positions(points)
-    step = position.new_tensor(voxels.stride)
-    # Inside its cell, whatever was rounded: so the voxel of a point always has a weight.
-    offset = (position - cells[:, 1:] * step) / step
-    offset = offset.clamp(0, 1 - torch.finfo(offset.dtype).eps)
-    shift = 0.5 if anchor == "center" else 0.0
-    index, weight = _trilinear(voxels.level, cells, offset - shift)
-    if renormalize:
-        weight = weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
-    return ops.interpolate(voxels.feats, index, weight)
-
-
-def _trilinear(level: Level, cells: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and weights of the 8 voxels around each point.
-
-    Args:
-        level: the voxels.
-        cells: (N, 4) int32 cell of each point.
-        offset: (N, 3) distance from the cell's anchor, in cells, in [-0.5, 1).
-
-    Returns:
-        (N, 8) int64 rows, -1 for voxels that are missing, and (N, 8) weights, zero for those.
-    """
-    is_below = (offset < 0).int()
-    fraction = offset + is_below
-    batch, low = cells[:, :1], cells[:, 1:] - is_below
-    rows, weights = [], []
-    for corner in _CORNERS:
-        upper = low.new_tensor(corner)
-        rows.append(ops.hash_lookup(level.table, torch.cat([batch, low + upper], dim=1)))
-        weights.append(torch.where(upper.bool(), fraction, 1 - fraction).prod(1))
-    index = torch.stack(rows, dim=1)
-    return index, torch.stack(weights, dim=1) * (index >= 0)
+    grid = PointGrid(points, voxel_size, origin=origin, precision=precision, function="devoxelize")
+    return grid.gather(voxels, mode=mode, anchor=anchor, renormalize=renormalize)
 
 
 _Array = npt.NDArray[np.generic]
@@ -271,18 +138,19 @@ def sparse_quantize(
         (V, 3) int32 voxels in Morton order; then (V,) int64 and (N,) int64 as asked. NumPy in,
         NumPy out.
     """
-    xyz = (
-        torch.from_numpy(np.ascontiguousarray(coords)) if isinstance(coords, np.ndarray) else coords
-    )
+    if isinstance(coords, np.ndarray):
+        xyz = torch.from_numpy(np.require(coords, requirements=["C", "W"]))
+    else:
+        xyz = coords
     remedy = "Give (N, 3) x, y, z."
     check_type("sparse_quantize: coords", xyz, Tensor, remedy)
     check_shape("sparse_quantize: coords", xyz, (None, 3), remedy)
     if not xyz.is_floating_point():
         xyz = xyz.double()
     check_dtype("sparse_quantize: coords", xyz, (torch.float32, torch.float64), "Use .float().")
-    sizes = _sizes("sparse_quantize: voxel_size", voxel_size)
-    quantized = ops.quantize(xyz, None, sizes, (0.0, 0.0, 0.0))
-    voxels, inverse, order, ptr = ops.unique_coords(quantized)
+    size = edge_lengths("sparse_quantize: voxel_size", voxel_size)
+    voxel = quantized("sparse_quantize: coords", xyz, None, size, (0.0, 0.0, 0.0))
+    voxels, inverse, order, ptr = ops.unique_coords(voxel)
     result = [voxels[:, 1:].contiguous()]
     if return_index:
         result.append(order[ptr[:-1]])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""torch's layers that work number by number, for sparse tensors: activations and Dropout."""
+"""torch's layers that work number by number, for voxels and points: activations and Dropout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from torchsparse_lite import ops
-from torchsparse_lite.tensor import SparseTensor
+from torchsparse_lite.features import Rows, check_rows
 
 __all__ = [
     "ELU",
@@ -30,10 +30,11 @@ __all__ = [
 
 
 class _OnFeats(nn.Module):
-    """Calls torch's own forward on the features of a SparseTensor."""
+    """Calls torch's own forward on the features of a SparseTensor or a PointTensor."""
 
     def forward(self, x: Any) -> Any:
         """Apply to every site."""
+        check_rows(type(self).__name__, x)
         return x.replace_feats(super().forward(x.feats))
 
 
@@ -55,8 +56,10 @@ class PReLU(nn.PReLU):
     The slope's gradient is a sum over all sites, which torch cuts by the number of threads.
     """
 
-    def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
+    def forward(self, x: Rows) -> Rows:  # type: ignore[override]
         """Apply to every site."""
+        is_shared = self.num_parameters == 1
+        check_rows("PReLU", x, *(() if is_shared else self.weight.shape))
         slope = self.weight.expand(x.num_channels)
         negative = ops.scale_shift(x.feats.clamp_max(0), slope)
         return x.replace_feats(x.feats.relu() + negative)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""What a network costs on one input: parameters, multiplications, bytes, pairs, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchsparse_lite.features import Features
+from torchsparse_lite.nn.conv import Conv3d
+from torchsparse_lite.tensor import SparseTensor
+
+__all__ = ["LayerProfile", "Profile", "profile"]
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """One call of one layer.
+
+    Attributes:
+        name: in the network.
+        kind: class of the layer.
+        parameters: numbers it learns.
+        num_in: input rows.
+        num_out: output rows.
+        pairs: of its kernel map; the rows for a linear layer.
+        macs: multiplications with an addition each.
+        bytes: inputs, outputs and parameters, each once.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    num_in: int
+    num_out: int
+    pairs: int
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A network on one input.
+
+    Attributes:
+        layers: convolutions and linear layers, in the order of their calls.
+        parameters: of the whole network, norms included.
+    """
+
+    layers: tuple[LayerProfile, ...]
+    parameters: int
+
+    @property
+    def macs(self) -> int:
+        """Multiplications with an addition each, of all layers."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes moved if every layer reads its input and writes its output once."""
+        return sum(layer.bytes for layer in self.layers)
+
+    def __str__(self) -> str:
+        """A table, one line per layer."""
+        lines = [
+            f"{'layer':44s} {'kind':10s} {'in':>9s} {'out':>9s} {'pairs':>10s} {'MMACs':>9s}"
+            f" {'MB':>7s} {'params':>9s}"
+        ]
+        lines += [
+            f"{x.name:44s} {x.kind:10s} {x.num_in:9d} {x.num_out:9d} {x.pairs:10d} "
+            f"{x.macs / 1e6:9.1f} {x.bytes / 1e6:7.1f} {x.parameters:9d}"
+            for x in self.layers
+        ]
+        lines.append(
+            f"total: {self.parameters / 1e6:.2f} M parameters, {self.macs / 1e9:.2f} GMACs, "
+            f"{self.bytes / 1e6:.0f} MB"
+        )
+        return "\n".join(lines)
+
+
+def profile(model: nn.Module, *inputs: Any) -> Profile:
+    """Run the network once, in evaluation mode and without gradients, and count.
+
+    Args:
+        model: any network of sparse convolutions and linear layers; left as it is.
+        *inputs: what it is called with.
+
+    Counted are the multiplications that a kernel map asks for, ``pairs * in_channels *
+    out_channels / groups``, as SPVNAS does; norms, activations and interpolation are not.
+    """
+    layers: list[LayerProfile] = []
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+            layers.append(_profile_of(name, module, arguments, output))
+
+        return hook
+
+    hooks = [
+        module.register_forward_hook(watch(name))
+        for name, module in model.named_modules()
+        if isinstance(module, (Conv3d, nn.Linear))
+    ]
+    was_training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in was_training:
+            module.training = True
+    return Profile(tuple(layers), _numbers(model.parameters()))
+
+
+def _profile_of(
+    name: str, module: nn.Module, arguments: tuple[Any, ...], output: Any
+) -> LayerProfile:
+    x, y = _rows(arguments[0]), _rows(output)
+    if isinstance(module, Conv3d):
+        source: SparseTensor = arguments[0]
+        target = arguments[1] if len(arguments) > 1 else None
+        pairs = module.window.link("profile", source, target).kernel_map.num_pairs
+        macs = pairs * module.in_channels * module.out_channels // module.groups
+    else:
+        pairs = len(x)
+        macs = x.numel() * y.shape[-1]
+    parameters = list(module.parameters())
+    moved = sum(tensor.numel() * tensor.element_size() for tensor in (x, y, *parameters))
+    return LayerProfile(
+        name=name,
+        kind=type(module).__name__,
+        parameters=_numbers(parameters),
+        num_in=len(x),
+        num_out=len(y),
+        pairs=pairs,
+        macs=macs,
+        bytes=moved,
+    )
+
+
+def _rows(value: Features | Tensor) -> Tensor:
+    return value.feats if isinstance(value, Features) else value
+
+
+def _numbers(parameters: Iterable[Tensor]) -> int:
+    return sum(parameter.numel() for parameter in parameters)

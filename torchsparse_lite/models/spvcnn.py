@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""SPVCNN: MinkUNet with a branch of points beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from torchsparse_lite import nn as spnn
+from torchsparse_lite.errors import check_choice
+from torchsparse_lite.models.minkunet import PRESETS, MinkUNet, UNetShape
+from torchsparse_lite.point_grid import PointGrid
+from torchsparse_lite.points import PointTensor
+from torchsparse_lite.tensor import SparseTensor
+
+__all__ = ["SPVCNN", "OnPoints", "spvcnn"]
+
+
+class SPVCNN(nn.Module):
+    """Sparse point-voxel network: a :class:`MinkUNet` whose voxels meet the points at some stages.
+
+    There a point takes up the voxels around it and adds a layer of its own, and the voxels go on
+    with the mean of their points. Points are the raw ones, at their own positions; with one point
+    at the corner of every voxel it computes what the released SPVNAS networks do.
+
+    Args:
+        in_channels: features of a point.
+        num_classes: scores of a point.
+        shape: width and depth of the U-Net.
+        voxel_size: edge length in metres.
+        meetings: stages (0 is the stem) after which points and voxels meet; the last is the
+            output's. By default after the stem, the encoder and every second stage of the decoder.
+        dropout: probability at meetings behind the encoder.
+
+    Source: Tang et al., "Searching Efficient 3D Architectures with Sparse Point-Voxel Convolution",
+    ECCV 2020.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 4,
+        num_classes: int = 19,
+        shape: UNetShape = PRESETS["42"],
+        *,
+        voxel_size: float | Sequence[float] = 0.05,
+        meetings: Sequence[int] | None = None,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        half, last = len(shape.down), len(shape.down) + len(shape.up)
+        self.voxel_size = voxel_size
+        self.meetings = tuple(meetings) if meetings is not None else (0, *range(half, last + 1, 2))
+        self.unet = MinkUNet(in_channels, 0, shape)
+        widths = [shape.channels[stage] for stage in self.meetings]
+        self.points = nn.ModuleList(
+            spnn.Sequential(spnn.Linear(a, b), spnn.BatchNorm(b), spnn.ReLU())
+            for a, b in pairwise(widths)
+        )
+        self.dropout = spnn.Dropout(dropout)
+        self.classifier = spnn.Linear(widths[-1], num_classes)
+
+    def forward(self, points: PointTensor) -> Tensor:
+        """Scores of every point.
+
+        Args:
+            points: (N, in_channels), coordinates in metres.
+
+        Returns:
+            (N, num_classes).
+        """
+        grid = PointGrid(points, self.voxel_size)
+        half = len(self.unet.down)
+        z = points
+
+        def meet(stage: int, x: SparseTensor) -> SparseTensor:
+            nonlocal z
+            if stage not in self.meetings:
+                return x
+            number = self.meetings.index(stage)
+            feats = grid.gather(x)
+            z = z.replace_feats(feats + self.points[number - 1](z).feats if number else feats)
+            if stage == self.meetings[-1]:
+                return x
+            x = grid.scatter(z.feats, x)
+            return x if stage < half else self.dropout(x)
+
+        self.unet.features(grid.voxelize().voxels, meet)
+        scores: Tensor = self.classifier(z).feats
+        return scores
+
+
+class OnPoints(nn.Module):
+    """Runs a network of voxels on points: every point gets the scores of its voxel.
+
+    Args:
+        network: takes and gives a SparseTensor at the same voxels.
+        voxel_size: edge length in metres.
+    """
+
+    def __init__(self, network: nn.Module, voxel_size: float | Sequence[float] = 0.05) -> None:
+        super().__init__()
+        self.network = network
+        self.voxel_size = voxel_size
+
+    def forward(self, points: PointTensor) -> Tensor:
+        """(N, num_classes) scores of every point."""
+        voxels, rows, _ = PointGrid(points, self.voxel_size).voxelize()
+        scores: SparseTensor = self.network(voxels)
+        return scores.feats.index_select(0, rows)
+
+
+def spvcnn(
+    preset: str = "42",
+    *,
+    in_channels: int = 4,
+    num_classes: int = 19,
+    width: float = 1.0,
+    voxel_size: float | Sequence[float] = 0.05,
+) -> SPVCNN:
+    """An :class:`SPVCNN` by the name of its U-Net.
+
+    Args:
+        preset: "18", "34" (MinkowskiEngine) or "42" (SPVNAS).
+        in_channels: features of a point.
+        num_classes: scores of a point.
+        width: factor on all channels, SPVNAS' ``cr``: 0.5, 0.64 or 1.0.
+        voxel_size: edge length in metres.
+    """
+    check_choice("spvcnn: preset", preset, tuple(PRESETS))
+    shape = PRESETS[preset].scaled(width)
+    return SPVCNN(in_channels, num_classes, shape, voxel_size=voxel_size)

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: MIT
+"""Points on a voxel grid: which cell each lies in, at every level, and the way to and fro."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from torchsparse_lite import ops
+from torchsparse_lite._native import C
+from torchsparse_lite.coordinates import Level
+from torchsparse_lite.errors import check_choice, check_type, per_axis, refuse
+from torchsparse_lite.manager import CoordinateManager
+from torchsparse_lite.points import PointTensor
+from torchsparse_lite.tensor import SparseTensor
+
+__all__ = ["Origin", "PointGrid", "Size", "Voxelized", "edge_lengths", "quantized"]
+
+Size = float | Iterable[float]
+Origin = Iterable[float] | None
+_Vector = tuple[float, float, float]
+_CORNERS = tuple((x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1))
+
+
+class Voxelized(NamedTuple):
+    """Result of :func:`~torchsparse_lite.voxelize`.
+
+    Attributes:
+        voxels: the voxels, rows in Morton order.
+        point_to_voxel: (N,) int64 row of each point's voxel.
+        counts: (V,) int64 points per voxel.
+    """
+
+    voxels: SparseTensor
+    point_to_voxel: Tensor
+    counts: Tensor
+
+
+@dataclass
+class _AtLevel:
+    """What is known of the points at one level.
+
+    Attributes:
+        rows: (N,) int64 row of the cell that holds each point, -1 where there is none.
+        segments: order (M,) and ptr (V + 1,) int64: the points cell after cell.
+        trilinear: index (N, 8) int64 and weight (N, 8), by anchor and renormalisation.
+    """
+
+    rows: Tensor
+    segments: tuple[Tensor, Tensor] | None = None
+    trilinear: dict[tuple[str, bool], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+class PointGrid:
+    """Where the points of a batch lie on a voxel grid.
+
+    It remembers, per level, the cells and weights it has worked out, so that a network pays for
+    them once however often points and voxels exchange features.
+
+    Args:
+        points: coordinates in metres; their features are what :meth:`voxelize` reduces.
+        voxel_size: edge length of a voxel in metres, one number or one per axis.
+        origin: corner of voxel (0, 0, 0) in metres; by default (0, 0, 0).
+        precision: float32 or float64: type in which the division is made. Points that lie exactly
+            on a border can fall into different voxels in the two.
+        function: name of the caller, for messages.
+
+    Raises:
+        TypeError: wrong type or dtype.
+        ValueError: a size that is not positive; points that are NaN, infinite or too far away.
+
+    Source: Liu et al., "Point-Voxel CNN", NeurIPS 2019; Tang et al., "Searching Efficient 3D
+    Architectures with Sparse Point-Voxel Convolution", ECCV 2020.
+    """
+
+    def __init__(
+        self,
+        points: PointTensor,
+        voxel_size: Size,
+        *,
+        origin: Origin = None,
+        precision: torch.dtype = torch.float32,
+        function: str = "PointGrid",
+    ) -> None:
+        remedy = "Wrap them: PointTensor(feats, coords)."
+        check_type(f"{function}: points", points, PointTensor, remedy)
+        if precision not in (torch.float32, torch.float64):
+            refuse(
+                f"{function}: precision",
+                "torch.float32 or torch.float64",
+                precision,
+                "Leave it out for float32.",
+                error=TypeError,
+            )
+        self.points = points
+        self.voxel_size = edge_lengths(f"{function}: voxel_size", voxel_size)
+        self.origin = (0.0, 0.0, 0.0)
+        if origin is not None:
+            self.origin = _vector(f"{function}: origin", origin, is_size=False)
+        self.precision = precision
+        self.voxels = quantized(
+            f"{function}: points",
+            points.xyz.to(precision),
+            points.batch,
+            self.voxel_size,
+            self.origin,
+        )
+        self._known: WeakKeyDictionary[Level, _AtLevel] = WeakKeyDictionary()
+        self._order: Tensor | None = None
+
+    def voxelize(
+        self, *, reduce: str = "mean", spatial_shape: Iterable[int] | None = None
+    ) -> Voxelized:
+        """Reduce the points' features to the occupied voxels.
+
+        Args:
+            reduce: "mean", "sum", "max", or "first" (the first point of the voxel in input order).
+            spatial_shape: extent of the grid in voxels, or None.
+        """
+        check_choice("voxelize: reduce", reduce, ("mean", "sum", "max", "first"))
+        points = self.points
+        coords, rows, order, ptr = ops.unique_coords(self.voxels)
+        if reduce == "first":
+            feats = points.feats.index_select(0, order[ptr[:-1]])
+        else:
+            feats, _ = ops.segment_reduce(points.feats, order, ptr, reduce=reduce)
+        if spatial_shape is None:
+            size = points.batch_size
+            level = Level(coords, (1, 1, 1), spatial_shape=None, batch_size=size, is_morton=True)
+            voxels = SparseTensor.from_level(feats, level, CoordinateManager())
+        else:
+            voxels = SparseTensor(feats, coords, 1, spatial_shape, points.batch_size)
+        self._order = order
+        self._known[voxels.level] = _AtLevel(rows, (order, ptr))
+        return Voxelized(voxels, rows, ptr.diff())
+
+    def rows(self, level: Level) -> Tensor:
+        """(N,) int64 row of the cell of ``level`` that holds each point, -1 where there is none."""
+        return self._at(level).rows
+
+    def scatter(self, feats: Tensor, x: SparseTensor) -> SparseTensor:
+        """Mean of the points in each cell; zero in a cell without points.
+
+        Args:
+            feats: (N, C) of the points.
+            x: its sites are filled.
+
+        Returns:
+            (V, C) at the sites of ``x``.
+        """
+        at = self._at(x.level)
+        if at.segments is None:
+            at.segments = self._segments(at.rows, len(x))
+        return x.replace_feats(ops.segment_reduce(feats, *at.segments, reduce="mean")[0])
+
+    def gather(
+        self,
+        x: SparseTensor,
+        *,
+        mode: str = "trilinear",
+        anchor: str = "corner",
+        renormalize: bool = True,
+    ) -> Tensor:
+        """Read voxel features at the points.
+
+        Args:
+            x: at any tensor stride.
+            mode: "nearest" (the voxel that holds the point) or "trilinear" (the 8 around it).
+            anchor: where a voxel's value sits in trilinear mode: "corner" (its lower corner, as in
+                TorchSparse and SPVNAS) or "center".
+            renormalize: divide by the sum of the weights of the voxels that exist (as TorchSparse);
+                False counts missing ones as zero (as MinkowskiEngine).
+
+        Returns:
+            (N, C), dtype of ``x``; zero for points around which there is no voxel.
+        """
+        check_choice("devoxelize: mode", mode, ("nearest", "trilinear"))
+        check_choice("devoxelize: anchor", anchor, ("corner", "center"))
+        at = self._at(x.level)
+        if mode == "nearest":
+            rows = at.rows.unsqueeze(1)
+            return ops.interpolate(x.feats, rows, x.feats.new_ones(rows.shape))
+        key = (anchor, renormalize)
+        if key not in at.trilinear:
+            at.trilinear[key] = self._trilinear(x.level, *key)
+        return ops.interpolate(x.feats, *at.trilinear[key])
+
+    def _cells(self, level: Level) -> Tensor:
+        """(N, 4) int32 cell of each point."""
+        if level.stride == (1, 1, 1):
+            return self.voxels
+        step = self.voxels.new_tensor([1, *level.stride])
+        return self.voxels.div(step, rounding_mode="floor")
+
+    def _at(self, level: Level) -> _AtLevel:
+        if level not in self._known:
+            self._known[level] = _AtLevel(ops.hash_lookup(level.table, self._cells(level)))
+        return self._known[level]
+
+    def _segments(self, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Points cell after cell. The order by finest voxels serves coarser Morton levels too."""
+        order = self._order
+        if order is None or bool((rows[order].diff() < 0).any()):
+            order = torch.argsort(rows, stable=True)
+        missing = int((rows < 0).sum())
+        if missing:
+            order = order[rows[order] >= 0]
+        counts = torch.bincount(rows[rows >= 0] if missing else rows, minlength=count)
+        return order, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+    def _trilinear(self, level: Level, anchor: str, renormalize: bool) -> tuple[Tensor, Tensor]:  # noqa: FBT001
+        """Rows (N, 8) and weights (N, 8) of the voxels around each point."""
+        xyz = self.points.xyz
+        xyz = xyz.to(torch.promote_types(xyz.dtype, self.precision))
+        position = (xyz - xyz.new_tensor(self.origin)) / xyz.new_tensor(self.voxel_size)
+        step = position.new_tensor(level.stride)
+        cells = self._cells(level)
+        # Inside its cell, whatever was rounded: so the voxel of a point always has a weight.
+        offset = (position - cells[:, 1:] * step) / step
+        offset = offset.clamp(0, 1 - torch.finfo(offset.dtype).eps)
+        shift = 0.5 if anchor == "center" else 0.0
+        index, weight = _corners(level, cells, offset - shift)
+        if renormalize:
+            weight = weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
+        return index, weight
+
+
+def _corners(level: Level, cells: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and weights of the 8 voxels around each point.
+
+    Args:
+        level: the voxels.
+        cells: (N, 4) int32 cell of each point.
+        offset: (N, 3) distance from the cell's anchor, in cells, in [-0.5, 1).
+
+    Returns:
+        (N, 8) int64 rows, -1 for voxels that are missing, and (N, 8) weights, zero for those.
+    """
+    is_below = (offset < 0).int()
+    fraction = offset + is_below
+    batch, low = cells[:, :1], cells[:, 1:] - is_below
+    rows, weights = [], []
+    for corner in _CORNERS:
+        upper = low.new_tensor(corner)
+        rows.append(ops.hash_lookup(level.table, torch.cat([batch, low + upper], dim=1)))
+        weights.append(torch.where(upper.bool(), fraction, 1 - fraction).prod(1))
+    index = torch.stack(rows, dim=1)
+    return index, torch.stack(weights, dim=1) * (index >= 0)
+
+
+def edge_lengths(where: str, voxel_size: Size) -> _Vector:
+    """Three positive numbers."""
+    return _vector(where, voxel_size, is_size=True)
+
+
+def _vector(where: str, value: Size, *, is_size: bool) -> _Vector:
+    """Three numbers: edge lengths, of which one may stand for all, or else a position."""
+    rule, low = "three finite numbers", -math.inf
+    if is_size:
+        rule, low = "positive and finite, one number or three", 0.0
+    remedy = "Give a number per axis x, y, z."
+    values = per_axis(value, one_for_all=is_size)
+    if not all(isinstance(v, Real) for v in values):
+        refuse(where, rule, repr(value), remedy, error=TypeError)
+    if len(values) != 3 or not all(low < v < math.inf for v in values):
+        refuse(where, rule, value, remedy)
+    x, y, z = (float(v) for v in values)
+    return x, y, z
+
+
+def quantized(
+    where: str, xyz: Tensor, batch: Tensor | None, voxel_size: _Vector, origin: _Vector
+) -> Tensor:
+    """Return ``ops.quantize``; an error names the caller's argument and the point."""
+    try:
+        return ops.quantize(xyz, batch, voxel_size, origin)
+    except ValueError:
+        cells = ((xyz - xyz.new_tensor(origin)) / xyz.new_tensor(voxel_size)).floor()
+        fits = ((cells >= C.axis_min) & (cells <= C.axis_max)).all(1)
+        if bool(fits.all()):
+            raise
+        row = int(fits.int().argmin())
+        refuse(
+            where,
+            f"finite and inside voxels {C.axis_min} to {C.axis_max}",
+            f"{xyz[row].tolist()} in row {row}",
+            "Drop such points first, or use larger voxels or another origin.",
+        )

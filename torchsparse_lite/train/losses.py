@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""What training minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from torchsparse_lite.errors import check_shape, refuse
+
+__all__ = ["IGNORED", "SegmentationLoss", "lovasz_softmax"]
+
+IGNORED = 255
+"""Label of points that neither loss nor metric counts."""
+
+
+def lovasz_softmax(scores: Tensor, labels: Tensor, *, ignored: int = IGNORED) -> Tensor:
+    """Lovasz extension of one minus the mean IoU of the classes that the labels hold.
+
+    Args:
+        scores: (N, K) floating, before the softmax.
+        labels: (N,) int64 in 0..K-1, or ``ignored``.
+        ignored: label of points that do not count.
+
+    Returns:
+        Scalar in [0, 1]; zero, with a gradient of zero, where no point counts.
+
+    Source: Berman et al., "The Lovasz-Softmax loss", CVPR 2018, algorithm 1.
+    """
+    check_shape("lovasz_softmax: scores", scores, (len(labels), None), "One row per label.")
+    counted = labels != ignored
+    probabilities = scores[counted].float().softmax(1)
+    present = labels[counted].unique()
+    if len(present) == 0:
+        return scores.sum() * 0.0
+    truth = labels[counted].unsqueeze(1) == present
+    errors = (truth.float() - probabilities[:, present]).abs()
+    errors, order = errors.sort(dim=0, descending=True)
+    truth = truth.gather(0, order)
+    total = truth.sum(0)
+    intersection = total - truth.cumsum(0)
+    union = total + (~truth).cumsum(0)
+    jaccard = 1.0 - intersection.float() / union.float()
+    slope = torch.cat([jaccard[:1], jaccard.diff(dim=0)])
+    loss: Tensor = (errors * slope).sum(0).mean()
+    return loss
+
+
+class SegmentationLoss(nn.Module):
+    """Cross-entropy, and Lovasz-softmax if wanted.
+
+    Args:
+        lovasz: weight of the Lovasz term beside the cross-entropy.
+        class_weights: (K,) factors of the classes in the cross-entropy, or None.
+        label_smoothing: of the cross-entropy, 0..1.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        lovasz: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if lovasz < 0:
+            refuse("SegmentationLoss: lovasz", "at least 0", lovasz, "0 leaves the term out.")
+        self.lovasz = lovasz
+        self.label_smoothing = label_smoothing
+        weight = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the points that count.
+
+        Args:
+            scores: (N, K) floating.
+            labels: (N,) int64, 255 where ignored.
+
+        Returns:
+            Scalar; zero, with a gradient of zero, where no point counts.
+        """
+        if not bool((labels != IGNORED).any()):
+            return scores.sum() * 0.0
+        loss = nnf.cross_entropy(
+            scores.float(),
+            labels,
+            self.weight,
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+        )
+        if self.lovasz:
+            loss = loss + self.lovasz * lovasz_softmax(scores, labels)
+        return loss

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+"""What Lightning trains, validates and predicts with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from torchsparse_lite.errors import check_choice, refuse
+from torchsparse_lite.points import PointTensor
+from torchsparse_lite.train.losses import SegmentationLoss
+from torchsparse_lite.train.metrics import IoU, confusion_matrix, iou_of
+
+__all__ = ["Segmentation", "warmup_cosine"]
+
+Batch = dict[str, Any]
+
+
+def warmup_cosine(step: int, warmup: int, total: int) -> float:
+    """Factor of the learning rate: a line up to 1, then half a cosine down to 0.
+
+    Args:
+        step: optimiser steps done.
+        warmup: steps of the line.
+        total: steps in all.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(total - warmup, 1)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+class Segmentation(LightningModule):
+    """A network that scores points, with its loss, optimiser and metrics.
+
+    Args:
+        network: takes a PointTensor, gives (N, K) scores.
+        classes: names of the K classes.
+        loss: of scores and labels.
+        optimizer: "sgd" (Nesterov, momentum 0.9) or "adamw".
+        learning_rate: highest of the schedule.
+        weight_decay: of all parameters with more than one axis; norms and biases go free.
+        warmup_steps: optimiser steps of linear warm-up before the cosine.
+        seed: of dropout. Every epoch starts from (seed, epoch, rank), so a resumed run goes the
+            same way as one that was never stopped.
+        views: rotations about z that are averaged in validation and prediction; 1 is none.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: Sequence[str],
+        *,
+        loss: SegmentationLoss | None = None,
+        optimizer: str = "adamw",
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-2,
+        warmup_steps: int = 0,
+        seed: int = 0,
+        views: int = 1,
+    ) -> None:
+        super().__init__()
+        check_choice("Segmentation: optimizer", optimizer, ("sgd", "adamw"))
+        if views < 1:
+            refuse("Segmentation: views", "at least 1", views, "1 predicts once.")
+        self.network = network
+        self.classes = tuple(classes)
+        self.loss = SegmentationLoss() if loss is None else loss
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_steps = warmup_steps
+        self.seed = seed
+        self.views = views
+        self.confusion = confusion_matrix(len(self.classes))
+        self.last: IoU | None = None
+
+    def forward(self, points: PointTensor) -> Tensor:
+        """(N, K) scores."""
+        scores: Tensor = self.network(points)
+        return scores
+
+    def probabilities(self, points: PointTensor) -> Tensor:
+        """(N, K) class probabilities, averaged over ``views`` rotations about z."""
+        total = self(points).float().softmax(1)
+        for view in range(1, self.views):
+            total = total + self(_rotated(points, 2 * math.pi * view / self.views)).softmax(1)
+        mean: Tensor = total / self.views
+        return mean
+
+    def on_train_epoch_start(self) -> None:
+        """Seed what the epoch draws, so that it can be repeated."""
+        torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) & 0x7FFFFFFF)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Loss of one batch."""
+        loss: Tensor = self.loss(self(batch["points"]), batch["labels"])
+        size = batch["points"].batch_size
+        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Count hits and misses."""
+        prediction = self.probabilities(batch["points"]).argmax(1)
+        self.confusion.update(prediction, batch["labels"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Mean IoU over the classes that are there, and each of them."""
+        self.last = iou_of(self.confusion.compute())
+        self.confusion.reset()
+        self.log("val/miou", self.last.mean, prog_bar=True)
+        self.log("val/accuracy", self.last.accuracy)
+        for name, value, count in zip(
+            self.classes, self.last.per_class.tolist(), self.last.points.tolist(), strict=True
+        ):
+            if count:
+                self.log(f"val/iou/{name}", value)
+
+    def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """(N,) int64 class of every point."""
+        return self.probabilities(batch["points"]).argmax(1)
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser, and its schedule by steps."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        if self.optimizer == "sgd":
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(
+                groups, lr=self.learning_rate, momentum=0.9, nesterov=True
+            )
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, self.warmup_steps, total))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def _rotated(points: PointTensor, angle: float) -> PointTensor:
+    """About z. The first three features follow if they are the coordinates."""
+    turn = points.coords.new_tensor(
+        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    )
+    coords = points.coords.clone()
+    coords[:, 1:3] = points.coords[:, 1:3] @ turn.T
+    feats = points.feats
+    if feats.shape[1] >= 3 and torch.equal(feats[:, :3], points.xyz.to(feats.dtype)):
+        feats = torch.cat([coords[:, 1:].to(feats.dtype), feats[:, 3:]], dim=1)
+    return PointTensor(feats, coords, points.batch_size)
