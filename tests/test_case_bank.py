@@ -553,3 +553,19 @@ def test_25_the_other_device_is_guarded():
         outputs.append(tsf.conv3d(x, weight, kernel_size=3).feats)
         assert outputs[-1].device == torch.device(name)
     assert torch.equal(outputs[0].cpu(), outputs[1].cpu())
+
+
+@pytest.mark.parametrize("batch_size", [9, 65, 1024])
+def test_pyramids_of_many_elements_end(batch_size):
+    """No level of such a batch is small: each element keeps eight cells around its origin."""
+    corners = torch.tensor(list(itertools.product((-1, 0), repeat=3)), dtype=torch.int32)
+    element = tsl.SparseTensor(torch.ones(8, 1), torch.nn.functional.pad(corners, (1, 0)))
+    x = tsl.sparse_collate([element] * batch_size)
+    x = x.replace_feats(clouds.random_values(len(x), 2))
+    weight = harness.random_weight(3, 2, 2)
+    y = tsf.conv3d(x, weight, kernel_size=3)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    by_hash = tsl.SparseTensor(x.feats[order], x.coords[order])
+    assert x.level.is_morton
+    assert not by_hash.level.is_morton
+    assert torch.equal(tsf.conv3d(by_hash, weight, kernel_size=3).feats, y.feats[order])

@@ -13,6 +13,7 @@ import harness
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torchsparse_lite as tsl
 from torchsparse_lite import ops
@@ -55,6 +56,12 @@ def table(*rows):
     return pytest.mark.parametrize(
         ("kind", "words", "call"), [pytest.param(*row[1:], id=row[0]) for row in rows]
     )
+
+
+def cuda(*shape, **options):
+    """A tensor that says that it is on a GPU, without one."""
+    with FakeTensorMode():
+        return torch.ones(*shape, device="cuda", **options)
 
 
 ONES = torch.ones(2, 2)
@@ -101,8 +108,21 @@ SITES = coords_of((0, 0, 0, 0), (0, 1, 0, 0))
     ("stride text", TypeError, ["stride"], lambda: tensor(stride="2")),
     ("stride bool", TypeError, ["stride"], lambda: tensor(stride=True)),
     ("batch size high", ValueError, ["batch_size", "1024"], lambda: tensor(batch_size=2000)),
+    ("stride tensor", TypeError, ["stride", "2."], lambda: tensor(stride=torch.tensor(2.0))),
     ("shape pair", ValueError, ["spatial_shape"], lambda: tensor(spatial_shape=(4, 4))),
+    ("shape number", ValueError, ["spatial_shape", "three", "8"], lambda: tensor(spatial_shape=8)),
+    ("shape type", TypeError, ["spatial_shape"], lambda: tensor(spatial_shape=(4, 4, 4.0))),
+    ("shape negative", ValueError, ["spatial_shape"], lambda: tensor(spatial_shape=(4, -1, 4))),
+    ("shape high", ValueError, ["2147483647"], lambda: tensor(spatial_shape=(4, 2**31, 4))),
     ("batch size negative", ValueError, ["batch_size"], lambda: tensor(batch_size=-1)),
+    ("batch size text", TypeError, ["Tensor: batch_size", "'2'"], lambda: tensor(batch_size="2")),
+    ("batch size half", TypeError, ["Tensor: batch_size", "2.5"], lambda: tensor(batch_size=2.5)),
+    (
+        "cuda",
+        RuntimeError,
+        ["SparseTensor", "CPU in this version"],
+        lambda: tsl.SparseTensor(cuda(2, 2), cuda(2, 4, dtype=torch.int32)),
+    ),
 )
 def test_sparse_tensor(kind, words, call):
     provoke(kind, words, call)
@@ -118,6 +138,20 @@ def test_sparse_tensor(kind, words, call):
     ("dense outside", ValueError, ["dense"], lambda: tensor((0, 5, 0, 0)).dense(shape=(5, 5, 5))),
     ("dense below", ValueError, ["dense"], lambda: tensor((0, 0, 0, -1)).dense(shape=(5, 5, 5))),
     ("dense shape", ValueError, ["shape"], lambda: tensor().dense(shape=(5, 5))),
+    ("dense number", ValueError, ["dense: shape", "three", "8"], lambda: tensor().dense(shape=8)),
+    (
+        "dense origin pair",
+        ValueError,
+        ["dense: origin", "(0, 0)"],
+        lambda: tensor().dense(shape=(5, 5, 5), origin=(0, 0)),
+    ),
+    (
+        "dense origin half",
+        TypeError,
+        ["dense: origin", "0.5"],
+        lambda: tensor().dense(shape=(5, 5, 5), origin=(0.5, 0, 0)),
+    ),
+    ("to integers", TypeError, ["SparseTensor.to", "int32"], lambda: tensor().to(torch.int32)),
     ("from_dense rank", ValueError, ["dense"], lambda: tsl.SparseTensor.from_dense(ONES)),
     ("add stride", ValueError, ["stride"], lambda: tensor() + tensor(stride=2)),
     ("add batch", ValueError, ["batch"], lambda: tensor(batch_size=2) + tensor(batch_size=3)),
@@ -128,7 +162,9 @@ def test_sparse_tensor(kind, words, call):
         lambda: tensor() + tsl.SparseTensor(torch.ones(2, 3), SITES.flip(0)),
     ),
     ("cat nothing", ValueError, ["cat"], lambda: tsl.cat([])),
+    ("cat nothing lazy", ValueError, ["cat"], lambda: tsl.cat(x for x in [])),
     ("cat type", TypeError, ["cat"], lambda: tsl.cat([ONES, ONES])),
+    ("cat tensor", TypeError, ["cat", "list", "got SparseTensor"], lambda: tsl.cat(tensor())),
     (
         "cat coords",
         ValueError,
@@ -151,6 +187,15 @@ def conv(x=None, w=None, bias=None, **options):
     return tsf.conv3d(tensor() if x is None else x, weight() if w is None else w, bias, **options)
 
 
+def conv_in_autocast(*args, **options):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return conv(*args, **options)
+
+
+def shortcut(channels=3, dtype=torch.float32, **options):
+    return tsl.SparseTensor(torch.ones(2, channels, dtype=dtype), SITES, **options)
+
+
 DOWN = {"kernel_size": 2, "stride": 2}
 
 
@@ -161,7 +206,16 @@ DOWN = {"kernel_size": 2, "stride": 2}
     ("weight volume", ValueError, ["weight", "27", "8"], lambda: conv(w=weight(8))),
     ("channels", ValueError, ["conv3d", "2", "4"], lambda: conv(w=weight(c_in=4))),
     ("bias shape", ValueError, ["bias", "3"], lambda: conv(bias=torch.ones(4))),
+    ("bias type", TypeError, ["bias", "list"], lambda: conv(bias=[0.0] * 3)),
+    ("bias dtype", TypeError, ["bias", "float64"], lambda: conv(bias=torch.ones(3).double())),
+    ("bias device", ValueError, ["bias", "meta"], lambda: conv(bias=torch.ones(3, device="meta"))),
     ("dtype", TypeError, ["float64"], lambda: conv(w=weight(dtype=torch.float64))),
+    (
+        "dtypes in autocast",
+        TypeError,
+        ["weight", "torch.float64", "got torch.float32"],
+        lambda: conv_in_autocast(tensor().double()),
+    ),
     ("integer feats", TypeError, ["float"], lambda: conv(tsl.SparseTensor(ONES.long(), SITES))),
     ("weight device", ValueError, ["cpu", "meta"], lambda: conv(w=weight(device="meta"))),
     ("groups zero", ValueError, ["groups"], lambda: conv(groups=0)),
@@ -209,6 +263,38 @@ DOWN = {"kernel_size": 2, "stride": 2}
         ["residual"],
         lambda: conv(residual=tsl.SparseTensor(torch.ones(2, 4), SITES)),
     ),
+    ("residual type", TypeError, ["residual", "Tensor"], lambda: conv(residual=torch.ones(2, 3))),
+    (
+        "residual dtype",
+        TypeError,
+        ["residual", "float64"],
+        lambda: conv(residual=shortcut(dtype=torch.float64)),
+    ),
+    (
+        "residual device",
+        ValueError,
+        ["residual", "meta"],
+        lambda: conv(residual=shortcut().to("meta")),
+    ),
+    (
+        "residual stride",
+        ValueError,
+        ["residual", "stride (1, 1, 1)", "stride=(2, 2, 2)"],
+        lambda: conv(residual=shortcut(stride=2)),
+    ),
+    (
+        "residual batch",
+        ValueError,
+        ["residual", "batch_size 1", "batch_size=2"],
+        lambda: conv(residual=shortcut(batch_size=2)),
+    ),
+    (
+        "cell transposed",
+        ValueError,
+        ["conv3d: rule", "full", "cell"],
+        lambda: conv(tensor(stride=2), transposed=True, rule="cell", **DOWN),
+    ),
+    ("kernel volume", ValueError, ["2147483647"], lambda: conv(kernel_size=2048)),
     (
         "indivisible",
         ValueError,
@@ -242,6 +328,19 @@ def test_transposed_without_finer_sites_names_both_remedies(with_encoder):
     ("groups out", ValueError, ["groups"], lambda: tsl.nn.Conv3d(6, 4, 3, groups=3)),
     ("kernel", ValueError, ["kernel_size"], lambda: tsl.nn.Conv3d(4, 4, 0)),
     ("rule", ValueError, ["rule"], lambda: tsl.nn.Conv3d(4, 4, 3, stride=2, rule="spconv")),
+    (
+        "rule transposed",
+        ValueError,
+        ["Conv3d: rule"],
+        lambda: tsl.nn.Conv3d(4, 4, 2, 2, transposed=True, rule="cell"),
+    ),
+    ("pool layer", ValueError, ["MaxPool3d: kernel_size"], lambda: tsl.nn.MaxPool3d(0)),
+    (
+        "pool volume",
+        ValueError,
+        ["max_pool3d: kernel_size", "2048"],
+        lambda: tsf.max_pool3d(tensor(), 2048),
+    ),
     (
         "pool kernel",
         ValueError,
@@ -280,6 +379,20 @@ def test_transposed_without_finer_sites_names_both_remedies(with_encoder):
         ["GroupNorm: feats"],
         lambda: tsl.nn.GroupNorm(1, 3)(tensor()),
     ),
+    (
+        "sync norm channels",
+        ValueError,
+        ["SyncBatchNorm: feats"],
+        lambda: tsl.nn.SyncBatchNorm(3)(tensor()),
+    ),
+    (
+        "instance norm channels",
+        ValueError,
+        ["InstanceNorm: feats"],
+        lambda: tsl.nn.InstanceNorm(3)(tensor()),
+    ),
+    ("slopes", ValueError, ["PReLU: feats", "(*, 3)"], lambda: tsl.nn.PReLU(3)(tensor())),
+    ("linear dtype", TypeError, ["Linear: weight"], lambda: tsl.nn.Linear(2, 2)(tensor().double())),
     ("groups of a norm", ValueError, ["num_groups"], lambda: tsl.nn.GroupNorm(2, 3)),
     ("linear channels", ValueError, ["Linear: feats"], lambda: tsl.nn.Linear(3, 3)(tensor())),
     ("pool type", TypeError, ["SparseTensor"], lambda: tsf.avg_pool3d(ONES, kernel_size=2)),
@@ -309,6 +422,27 @@ def test_layers_and_geometry(kind, words, call):
     provoke(kind, words, call)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        tsl.nn.BatchNorm(2),
+        tsl.nn.SyncBatchNorm(2),
+        tsl.nn.LayerNorm(2),
+        tsl.nn.GroupNorm(1, 2),
+        tsl.nn.InstanceNorm(2),
+        tsl.nn.Linear(2, 2),
+        tsl.nn.PReLU(),
+        tsl.nn.ReLU(),
+        tsl.nn.Dropout(),
+        tsl.nn.Identity(),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_plain_tensor_gets_the_name_of_the_layer(layer):
+    words = [f"{type(layer).__name__}: x", "SparseTensor", "got Tensor", "torch's own layers"]
+    provoke(TypeError, words, lambda: layer(ONES))
+
+
 FAR = (0.0, 1e8, 0.0, 0.0)
 
 
@@ -318,9 +452,33 @@ FAR = (0.0, 1e8, 0.0, 0.0)
     ("coords shape", ValueError, ["coords"], lambda: tsl.PointTensor(ONES, torch.ones(2, 2))),
     ("rows", ValueError, ["3", "2"], lambda: tsl.PointTensor(ONES, torch.ones(3, 3))),
     ("device", ValueError, ["device"], lambda: tsl.PointTensor(ONES, torch.ones(2, 3).to("meta"))),
-    ("nan", ValueError, ["finite"], lambda: tsl.voxelize(points((0.0, NAN, 0.0, 0.0)), 0.1)),
+    ("batch size half", TypeError, ["2.5"], lambda: tsl.PointTensor(ONES, ONES[:, [0] * 3], 2.5)),
+    ("to integers", TypeError, ["PointTensor", "int32"], lambda: points().to(torch.int32)),
+    (
+        "cuda",
+        RuntimeError,
+        ["PointTensor", "CPU in this version"],
+        lambda: tsl.PointTensor(cuda(2, 2), cuda(2, 3)),
+    ),
+    (
+        "nan",
+        ValueError,
+        ["voxelize: points", "finite", "[nan, 0.0, 0.0] in row 1"],
+        lambda: tsl.voxelize(points((0.0,) * 4, (0.0, NAN, 0.0, 0.0)), 0.1),
+    ),
     ("inf", ValueError, ["finite"], lambda: tsl.voxelize(points((0.0, 0.0, 0.0, -INF)), 0.1)),
-    ("far", ValueError, ["131071"], lambda: tsl.voxelize(points(FAR), 0.1)),
+    (
+        "far",
+        ValueError,
+        ["voxelize: points", "131071", "[100000000.0, 0.0, 0.0] in row 0"],
+        lambda: tsl.voxelize(points(FAR), 0.1),
+    ),
+    (
+        "back far",
+        ValueError,
+        ["devoxelize: points", "131071"],
+        lambda: tsl.devoxelize(tensor(), points(FAR), 0.1),
+    ),
     ("batch", ValueError, ["batch"], lambda: tsl.voxelize(points((-1.0, 0.0, 0.0, 0.0)), 0.1)),
     ("batch high", ValueError, ["batch"], lambda: tsl.voxelize(points((1024.0, 0.0, 0.0, 0.0)), 1)),
     ("points type", TypeError, ["PointTensor"], lambda: tsl.voxelize(tensor(), 0.1)),
@@ -328,7 +486,12 @@ FAR = (0.0, 1e8, 0.0, 0.0)
     ("size negative", ValueError, ["voxel_size"], lambda: tsl.voxelize(points(), (0.1, 0.1, -0.1))),
     ("size nan", ValueError, ["voxel_size"], lambda: tsl.voxelize(points(), NAN)),
     ("size pair", ValueError, ["voxel_size"], lambda: tsl.voxelize(points(), (0.1, 0.1))),
+    ("size text", TypeError, ["voxelize: voxel_size", "'a'"], lambda: tsl.voxelize(points(), "a")),
+    ("size none", TypeError, ["voxelize: voxel_size"], lambda: tsl.voxelize(points(), None)),
     ("origin", ValueError, ["origin"], lambda: tsl.voxelize(points(), 0.1, origin=(0, 0))),
+    ("origin number", ValueError, ["origin"], lambda: tsl.voxelize(points(), 0.1, origin=1.0)),
+    ("origin nan", ValueError, ["origin"], lambda: tsl.voxelize(points(), 0.1, origin=(0, 0, NAN))),
+    ("origin type", TypeError, ["origin"], lambda: tsl.voxelize(points(), 0.1, origin="abc")),
     (
         "reduce",
         ValueError,
@@ -366,7 +529,7 @@ FAR = (0.0, 1e8, 0.0, 0.0)
     (
         "quantize nan",
         ValueError,
-        ["finite"],
+        ["sparse_quantize: coords", "finite", "nan"],
         lambda: tsl.sparse_quantize(np.array([[NAN, 0.0, 0.0]]), 0.1),
     ),
     ("quantize size", ValueError, ["voxel_size"], lambda: tsl.sparse_quantize(np.ones((3, 3)), -1)),
@@ -408,6 +571,17 @@ def test_points(kind, words, call):
         ["column 0", "inf"],
         lambda: tsl.PointTensor(ONES, torch.tensor([[0.0] * 4, [INF] + [0.0] * 3])),
     ),
+    (
+        "collate keys",
+        ValueError,
+        ["collate_fn: samples", "keys", "'a'", "'b'"],
+        lambda: tsl.collate_fn([{"a": 1}, {"b": 1}]),
+    ),
+    ("collate length", ValueError, ["length", "2"], lambda: tsl.collate_fn([(1, 2), (1,)])),
+    ("collate structure", TypeError, ["Mapping"], lambda: tsl.collate_fn([{"a": 1}, [1]])),
+    ("collate kinds", TypeError, ["PointTensor"], lambda: tsl.collate_fn([points(), ONES])),
+    ("collate numbers", TypeError, ["int", "str"], lambda: tsl.collate_fn([1, "2"])),
+    ("collate a tensor", TypeError, ["list"], lambda: tsl.sparse_collate(tensor())),
     ("table dtype", TypeError, ["int32"], lambda: tsl.HashTable(SITES.long())),
     ("table shape", ValueError, ["coords"], lambda: tsl.HashTable(SITES[:, :3])),
     ("table range", ValueError, ["131071"], lambda: tsl.HashTable(coords_of((0, 131072, 0, 0)))),
@@ -509,11 +683,17 @@ def test_low_level_operators(kind, words, call):
     provoke(kind, words, call)
 
 
-def test_numpy_integers_are_integers():
+@pytest.mark.parametrize("array", [np.array, torch.tensor])
+def test_arrays_and_tensors_of_integers_are_integers(array):
     """Sizes often come out of an array."""
-    x = tensor(stride=np.int64(2), spatial_shape=np.array([4, 4, 4]))
+    x = tensor(stride=array(2), spatial_shape=array([4, 4, 4]), batch_size=np.int64(2))
     assert x.stride == (2, 2, 2)
     assert x.spatial_shape == (4, 4, 4)
+    assert x.dense(shape=array([5, 5, 5]), origin=array([-1, 0, 0])).shape == (2, 2, 5, 5, 5)
+    assert tsl.nn.Conv3d(2, 2, array([3, 1, 1]), array([2, 1, 1])).stride == (2, 1, 1)
+    size, origin = array([0.5, 0.5, 0.5]), array([0.0, 0.0, 0.25])
+    expected = tsl.voxelize(points(), 0.5, origin=(0.0, 0.0, 0.25)).voxels.coords
+    assert torch.equal(tsl.voxelize(points(), size, origin=origin).voxels.coords, expected)
     assert tsl.ConvGeometry(np.int32(3)).kernel_size == (3, 3, 3)
 
 

@@ -7,9 +7,10 @@ import clouds
 import harness
 import pytest
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 import torchsparse_lite as tsl
+from torchsparse_lite import ops
 from torchsparse_lite.nn import functional as tsf
 
 CONVS = {
@@ -361,3 +362,20 @@ def test_voxelize_is_bitwise_for_any_thread_count(device, threads, reduce):
         results.append((voxels.coords, voxels.feats, index, counts, back, grad))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_max_pool_is_twice_differentiable():
+    """A gradient penalty goes through a pool: its second derivative is a gather by the maxima."""
+    x = harness.sparse(clouds.surface_coords(5), 2)
+    feats = leaf(len(x), 2, seed=3)
+
+    def run(values):
+        return tsf.max_pool3d(x.replace_feats(values), kernel_size=2).feats ** 2
+
+    assert gradgradcheck(run, feats)
+
+
+def test_interpolation_is_twice_differentiable():
+    index = torch.tensor([[0, 1], [2, -1], [3, 3], [-1, -1]])
+    inputs = leaf(4, 3, seed=1), leaf(4, 2, seed=2)
+    assert gradgradcheck(lambda feats, weight: ops.interpolate(feats, index, weight), inputs)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,16 @@ from torchsparse_lite.coordinates import Level, batch_size_of
 from torchsparse_lite.errors import check_type, refuse
 from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.points import PointTensor
-from torchsparse_lite.tensor import SparseTensor
+from torchsparse_lite.tensor import SparseTensor, sparse_list
 
 __all__ = ["collate_fn", "sparse_collate"]
 
+_NUMBERS = (bool, int, float, np.number, np.bool_)
+_KINDS = (SparseTensor, PointTensor, Mapping, (tuple, list), np.ndarray, Tensor, _NUMBERS)
+_ALIKE = "Make the samples alike."
 
-def sparse_collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
+
+def sparse_collate(tensors: Iterable[SparseTensor]) -> SparseTensor:
     """One tensor of all samples, batch elements numbered on.
 
     Args:
@@ -30,17 +34,14 @@ def sparse_collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
         sample is.
 
     Raises:
-        ValueError: strides, channels or devices differ, or there are more than 1024 elements.
+        TypeError: not SparseTensors.
+        ValueError: there is none; strides, channels, dtypes or devices differ; or there are more
+            than 1024 elements.
     """
-    if not tensors:
-        refuse("sparse_collate: tensors", "at least one", "none", "Pass a list of SparseTensors.")
-    for tensor in tensors:
-        check_type("sparse_collate: tensors", tensor, SparseTensor, "Pass SparseTensors.")
+    tensors = sparse_list("sparse_collate", tensors)
     first = tensors[0]
     for name in ("stride", "num_channels", "device", "dtype", "spatial_shape"):
-        values = [getattr(tensor, name) for tensor in tensors]
-        if any(value != values[0] for value in values):
-            refuse("sparse_collate: tensors", f"of one {name}", values, "Make the samples alike.")
+        _check_one("sparse_collate: tensors", name, [getattr(tensor, name) for tensor in tensors])
     batch_size = batch_size_of("sparse_collate", sum(tensor.batch_size for tensor in tensors))
     level = Level(
         torch.cat([_shifted(tensor.coords, n) for tensor, n in _numbered(tensors)]),
@@ -81,28 +82,52 @@ def collate_fn(samples: Sequence[Any]) -> Any:
     Returns:
         SparseTensors through :func:`sparse_collate`, PointTensors likewise; tensors, arrays and
         numbers stacked (a list if their shapes differ); anything else as a list.
+
+    Raises:
+        TypeError: a sample is of another kind than the first.
+        ValueError: there is no sample; mappings differ in their keys or sequences in their length.
     """
     if not samples:
         refuse("collate_fn: samples", "at least one", "none", "Check the batch sampler.")
     first = samples[0]
+    _check_kind(samples)
     if isinstance(first, SparseTensor):
         return sparse_collate(samples)
     if isinstance(first, PointTensor):
         return _collate_points(samples)
     if isinstance(first, Mapping):
+        _check_one(
+            "collate_fn: samples", "set of keys", [sorted(sample, key=str) for sample in samples]
+        )
         return {key: collate_fn([sample[key] for sample in samples]) for key in first}
     if isinstance(first, (tuple, list)):
+        _check_one("collate_fn: samples", "length", [len(sample) for sample in samples])
         items = [collate_fn(item) for item in zip(*samples, strict=True)]
         if hasattr(first, "_fields"):
             return type(first)(*items)
         return type(first)(items)
     if isinstance(first, np.ndarray):
-        return _stacked([torch.from_numpy(sample) for sample in samples])
+        # Torch takes no negative strides, and warns of arrays that must not be written.
+        arrays = [np.require(sample, requirements=["C", "W"]) for sample in samples]
+        return _stacked([torch.from_numpy(array) for array in arrays])
     if isinstance(first, Tensor):
         return _stacked(list(samples))
-    if isinstance(first, (bool, int, float, np.number)):
+    if isinstance(first, _NUMBERS):
         return torch.as_tensor(np.asarray(samples))
     return list(samples)
+
+
+def _check_kind(samples: Sequence[Any]) -> None:
+    """Raise TypeError unless all samples are collated as the first is."""
+    wanted = next((kind for kind in _KINDS if isinstance(samples[0], kind)), object)
+    for sample in samples:
+        check_type("collate_fn: samples", sample, wanted, _ALIKE)
+
+
+def _check_one(where: str, name: str, values: list[Any]) -> None:
+    """Raise ValueError unless all values are equal."""
+    if any(value != values[0] for value in values):
+        refuse(where, f"of one {name}", values, _ALIKE)
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor | list[Tensor]:

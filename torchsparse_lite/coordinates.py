@@ -10,15 +10,24 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite.errors import check_dtype, check_shape, check_type, refuse
+from torchsparse_lite.errors import (
+    Triple,
+    check_dtype,
+    check_integer,
+    check_shape,
+    check_type,
+    refuse,
+)
 from torchsparse_lite.kernel_map import ConvGeometry, NeighborTable
 from torchsparse_lite.ops.coords import MAX_BATCH_SIZE, check_range
 
 __all__ = ["CUBE", "HashTable", "Level", "batch_size_of", "check_coords"]
 
-Triple = tuple[int, int, int]
 CUBE = ConvGeometry.same(3)
-_ROOT_SIZE = 64  # a level this small is searched by hashing; descent starts below it
+# A level this small is searched by hashing, and descent starts below it. Coarsening ends at one
+# cell per octant around the origin, 8 per batch element, so every pyramid has such a level.
+_ROOT_SIZE = 64
+_ROOT_CELLS_PER_ELEMENT = 8
 
 
 def check_coords(function: str, coords: Tensor) -> None:
@@ -37,8 +46,12 @@ def batch_size_of(function: str, batch_size: int | None, largest: int = -1) -> i
     """Number of batch elements: as given, or else one more than the largest batch index.
 
     Raises:
+        TypeError: it is not an integer.
         ValueError: it is not larger than ``largest``, or it is more than a key can hold.
     """
+    remedy = "Count the batch elements, empty ones included, or make smaller batches."
+    if batch_size is not None:
+        check_integer(f"{function}: batch_size", batch_size, remedy)
     size = max(largest + 1, 1) if batch_size is None else batch_size
     if not max(largest + 1, 1) <= size <= MAX_BATCH_SIZE:
         refuse(
@@ -46,7 +59,7 @@ def batch_size_of(function: str, batch_size: int | None, largest: int = -1) -> i
             f"at least 1, at most {MAX_BATCH_SIZE} and larger than every batch index "
             f"(the largest is {largest})",
             size,
-            "Count the batch elements, empty ones included, or make smaller batches.",
+            remedy,
         )
     return size
 
@@ -58,7 +71,7 @@ class HashTable:
         coords: (N, 4) int32 batch, x, y, z in the representable range, CPU (or CUDA, where the
             build has it). Of equal coordinates the first row stays.
 
-    Memory: 24 to 48 bytes a coordinate.
+    Memory: 26 to 52 bytes a coordinate.
     """
 
     def __init__(self, coords: Tensor) -> None:
@@ -84,19 +97,23 @@ class HashTable:
         check_type("HashTable.lookup: coords", coords, Tensor, columns)
         check_shape("HashTable.lookup: coords", coords, (None, 4), columns)
         check_dtype("HashTable.lookup: coords", coords, (torch.int32,), "Use .int().")
-        if coords.device != self._coords.device:
-            refuse(
-                "HashTable.lookup: coords",
-                f"on the table's device ({self._coords.device})",
-                coords.device,
-                "Move them with .to().",
-            )
+        self._check_device("HashTable.lookup", coords)
         return ops.hash_lookup(self._table, coords)
 
     def insert(self, coords: Tensor) -> HashTable:
         """A new table of these coordinates behind the ones already there; rows are numbered on."""
         check_coords("HashTable.insert", coords)
+        self._check_device("HashTable.insert", coords)
         return HashTable(torch.cat([self._coords, coords]))
+
+    def _check_device(self, function: str, coords: Tensor) -> None:
+        if coords.device != self._coords.device:
+            refuse(
+                f"{function}: coords",
+                f"on the table's device ({self._coords.device})",
+                coords.device,
+                "Move them with .to().",
+            )
 
     def __len__(self) -> int:
         """Number of distinct coordinates."""
@@ -193,7 +210,7 @@ class Level:
     @cached_property
     def cube_neighbors(self) -> NeighborTable:
         """3x3x3 neighbours by octree descent from the top of the pyramid; needs Morton order."""
-        if len(self) <= _ROOT_SIZE:
+        if len(self) <= max(_ROOT_SIZE, _ROOT_CELLS_PER_ELEMENT * self.batch_size):
             return self.search_same(CUBE)
         cells = self.cells
         above = cells.level.cube_neighbors

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from numbers import Integral
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = [
+    "Triple",
     "check_choice",
+    "check_cpu",
     "check_dtype",
+    "check_integer",
     "check_same_device",
     "check_shape",
     "check_type",
+    "per_axis",
     "refuse",
+    "refuse_cuda",
     "triple",
 ]
+
+Triple = tuple[int, int, int]
+_INT32 = torch.iinfo(torch.int32)
 
 
 def refuse(
@@ -45,7 +54,18 @@ def check_type(where: str, value: object, wanted: type | tuple[type, ...], remed
     if not isinstance(value, wanted):
         kinds = wanted if isinstance(wanted, tuple) else (wanted,)
         names = " or ".join(kind.__name__ for kind in kinds)
-        refuse(where, f"a {names}", type(value).__name__, remedy, error=TypeError)
+        article = "an" if names[0] in "AEIOU" else "a"
+        refuse(where, f"{article} {names}", type(value).__name__, remedy, error=TypeError)
+
+
+def check_integer(where: str, value: object, remedy: str) -> None:
+    """Raise TypeError unless ``value`` is an integer of Python or NumPy."""
+    if not _is_integer(value):
+        refuse(where, "an integer", repr(value), remedy, error=TypeError)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_shape(where: str, value: Tensor, shape: Sequence[int | None], remedy: str) -> None:
@@ -78,6 +98,23 @@ def check_same_device(where: str, value: Tensor, other: Tensor, other_name: str)
         )
 
 
+def check_cpu(function: str, value: Tensor) -> None:
+    """Raise RuntimeError for a CUDA tensor, which this version does not compute with."""
+    if value.is_cuda:
+        refuse_cuda(function)
+
+
+def refuse_cuda(function: str) -> NoReturn:
+    """Raise RuntimeError: this version does not compute with CUDA tensors here."""
+    refuse(
+        f"{function}: tensors",
+        "on the CPU in this version",
+        "CUDA tensors",
+        "Move the model and its input with .cpu().",
+        error=RuntimeError,
+    )
+
+
 def check_choice(where: str, value: str, choices: Iterable[str]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     known = tuple(choices)
@@ -85,15 +122,48 @@ def check_choice(where: str, value: str, choices: Iterable[str]) -> None:
         refuse(where, f"one of {', '.join(known)}", repr(value), "Use one of these names.")
 
 
-def triple(where: str, value: int | Iterable[int], *, minimum: int) -> tuple[int, int, int]:
-    """Return ``value`` as three integers, one per axis, each at least ``minimum``."""
-    remedy = "Give one integer, or one per axis x, y, z."
-    values = tuple(value) if isinstance(value, Iterable) else (value,) * 3
-    if any(not isinstance(v, Integral) or isinstance(v, bool) for v in values):
-        refuse(where, "an integer or three of them", repr(value), remedy, error=TypeError)
+def per_axis(value: object, *, one_for_all: bool) -> tuple[Any, ...]:
+    """Return the entries of a tensor, an array or an iterable; of anything else that itself.
+
+    Args:
+        value: one entry per axis, or a single one; not checked.
+        one_for_all: repeat a single one for every axis.
+    """
+    if isinstance(value, (Tensor, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, Iterable):
+        return tuple(value)
+    return (value,) * (3 if one_for_all else 1)
+
+
+def triple(
+    where: str,
+    value: int | Iterable[int],
+    *,
+    minimum: int = _INT32.min,
+    one_for_all: bool = True,
+) -> Triple:
+    """Return three integers, one per axis.
+
+    Args:
+        where: ``"<function>: <argument>"``.
+        value: an integer or three of them; a tensor or an array will do.
+        minimum: the least that each may be.
+        one_for_all: a single integer counts for every axis.
+
+    Raises:
+        TypeError: there is something else than integers.
+        ValueError: there are not three, or one lies outside ``minimum`` to the largest int32.
+    """
+    rule, remedy = "three integers", "Give one per axis x, y, z."
+    if one_for_all:
+        rule, remedy = "an integer or three of them", "Give one integer, or one per axis x, y, z."
+    values = per_axis(value, one_for_all=one_for_all)
+    if not all(_is_integer(v) for v in values):
+        refuse(where, rule, repr(value), remedy, error=TypeError)
     if len(values) != 3:
-        refuse(where, "an integer or three of them", value, remedy)
-    if min(values) < minimum:
-        refuse(where, f"at least {minimum} in every axis", value, remedy)
+        refuse(where, rule, value, remedy)
+    if min(values) < minimum or max(values) > _INT32.max:
+        refuse(where, f"from {minimum} to {_INT32.max} in every axis", value, remedy)
     x, y, z = (int(v) for v in values)
     return x, y, z

@@ -9,7 +9,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from torchsparse_lite.errors import check_dtype, check_shape, check_type
+from torchsparse_lite.errors import (
+    check_cpu,
+    check_dtype,
+    check_shape,
+    check_type,
+)
 
 __all__ = ["Features", "check_feats"]
 
@@ -102,8 +107,9 @@ class Features:
 
 
 def check_feats(function: str, feats: Tensor) -> None:
-    """Raise unless ``feats`` is an (N, C) floating tensor."""
+    """Raise unless ``feats`` is an (N, C) floating tensor on a device that this version knows."""
     remedy = "Give one row of features per coordinate, (N, C)."
     check_type(f"{function}: feats", feats, Tensor, remedy)
+    check_cpu(function, feats)
     check_shape(f"{function}: feats", feats, (None, None), remedy)
     check_dtype(f"{function}: feats", feats, _FLOATING, "Convert them with .float().")

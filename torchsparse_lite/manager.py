@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from weakref import WeakKeyDictionary
@@ -12,12 +13,11 @@ from torch import Tensor
 
 from torchsparse_lite import ops
 from torchsparse_lite.coordinates import CUBE, Level
-from torchsparse_lite.errors import check_choice, refuse
+from torchsparse_lite.errors import Triple, check_choice, refuse
 from torchsparse_lite.kernel_map import ConvGeometry, KernelMap, NeighborTable
 
 __all__ = ["CoordinateManager"]
 
-Triple = tuple[int, int, int]
 _Maps = WeakKeyDictionary[Level, WeakKeyDictionary[Level, dict[ConvGeometry, KernelMap]]]
 _HALVING = ConvGeometry((2, 2, 2), (2, 2, 2))
 
@@ -44,19 +44,29 @@ class CoordinateManager:
         self._sites: dict[tuple[Level, ConvGeometry, str], Level] = {}
         self._made_from: dict[Level, Level] = {}
 
-    def branch(self, parent: Level, level: Level) -> CoordinateManager:
-        """A manager for ``level``, whose sites data chose among those of ``parent``.
+    def branch(
+        self, parent: Level, level: Level, *others: tuple[CoordinateManager, Level]
+    ) -> CoordinateManager:
+        """A manager for ``level``, whose sites data chose among those of ``parent`` and ``others``.
 
-        It knows the levels that are finer than ``parent``, so that a decoder finds them again, and
-        no map.
+        It knows the finer levels that those were made from, so that a decoder finds them again, and
+        no map. At each stride the first one counts.
+
+        Args:
+            parent: a level of this manager.
+            level: the new one, at the stride of ``parent``; or ``parent`` itself, and then the
+                manager is this one if the others were made from nothing that it lacks.
+            *others: more managers, each with a level at the same stride.
         """
-        finer: dict[Triple, Level] = {}
-        for ancestor in self._ancestors(parent):
-            if _is_finer(ancestor.stride, level.stride):
-                finer.setdefault(ancestor.stride, ancestor)
-        manager = CoordinateManager(self._search)
-        manager._made_from.update(pairwise([level, *finer.values()]))
-        return manager
+        known = finer = self._finer(parent)
+        for manager, other in others:
+            finer = manager._finer(other) | finer
+        if level is parent and len(finer) == len(known):
+            return self
+        branch = CoordinateManager(self._search)
+        coarse_to_fine = sorted(finer.values(), key=lambda a: math.prod(a.stride), reverse=True)
+        branch._made_from.update(pairwise([level, *coarse_to_fine]))
+        return branch
 
     def strided(self, level: Level, geometry: ConvGeometry, rule: str = "full") -> Level:
         """Output sites of a convolution that is not submanifold.
@@ -143,6 +153,14 @@ class CoordinateManager:
         while level in self._made_from:
             level = self._made_from[level]
             yield level
+
+    def _finer(self, level: Level) -> dict[Triple, Level]:
+        """The nearest ancestor at each tensor stride that is finer than that of ``level``."""
+        finer: dict[Triple, Level] = {}
+        for ancestor in self._ancestors(level):
+            if _is_finer(ancestor.stride, level.stride):
+                finer.setdefault(ancestor.stride, ancestor)
+        return finer
 
     def _keep(self, parent: Level, coords: Tensor, stride: Triple, shape: Triple | None) -> Level:
         cells = parent.__dict__.get("cells")

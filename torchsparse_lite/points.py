@@ -33,6 +33,7 @@ class PointTensor(Features):
     Raises:
         TypeError: wrong type or dtype.
         ValueError: wrong shape or device, batch indices that are not whole or negative.
+        RuntimeError: CUDA tensors, in this version.
     """
 
     def __init__(self, feats: Tensor, coords: Tensor, batch_size: int | None = None) -> None:
@@ -88,6 +89,10 @@ class PointTensor(Features):
         """Move or convert, as ``torch.Tensor.to``; a dtype applies to the features only."""
         feats = self.feats.to(*args, **kwargs)
         return PointTensor(feats, self.coords.to(feats.device), self.batch_size)
+
+    def pin_memory(self) -> PointTensor:
+        """Copy into page-locked memory, as a DataLoader does."""
+        return PointTensor(self.feats.pin_memory(), self.coords.pin_memory(), self.batch_size)
 
     def __repr__(self) -> str:
         return (

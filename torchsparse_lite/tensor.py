@@ -6,7 +6,7 @@ It is immutable in spirit: every method returns a new object, and nothing global
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torchsparse_lite import ops
 from torchsparse_lite.coordinates import Level, batch_size_of, check_coords
 from torchsparse_lite.errors import (
+    Triple,
     check_dtype,
     check_same_device,
     check_shape,
@@ -25,9 +26,7 @@ from torchsparse_lite.errors import (
 from torchsparse_lite.features import Features, check_feats
 from torchsparse_lite.manager import CoordinateManager
 
-__all__ = ["SparseTensor", "cat"]
-
-Triple = tuple[int, int, int]
+__all__ = ["SparseTensor", "cat", "check_sparse", "sparse_list"]
 
 
 class SparseTensor(Features):
@@ -46,6 +45,7 @@ class SparseTensor(Features):
     Raises:
         TypeError: wrong type or dtype.
         ValueError: wrong shape or device, coordinates out of range or not unique.
+        RuntimeError: CUDA tensors, in this version.
 
     ``x.F``, ``x.C`` and ``x.s`` are short for ``feats``, ``coords`` and ``stride``.
     """
@@ -60,8 +60,8 @@ class SparseTensor(Features):
         self,
         feats: Tensor,
         coords: Tensor,
-        stride: int | Sequence[int] = 1,
-        spatial_shape: Sequence[int] | None = None,
+        stride: int | Iterable[int] = 1,
+        spatial_shape: Iterable[int] | None = None,
         batch_size: int | None = None,
     ) -> None:
         check_feats("SparseTensor", feats)
@@ -76,7 +76,7 @@ class SparseTensor(Features):
         check_same_device("SparseTensor: feats", feats, coords, "coords")
         shape = None
         if spatial_shape is not None:
-            shape = triple("SparseTensor: spatial_shape", tuple(spatial_shape), minimum=1)
+            shape = _extent("SparseTensor: spatial_shape", spatial_shape)
             _check_inside(coords, shape)
         largest = int(coords[:, 0].max()) if coords.shape[0] else -1
         level = Level(
@@ -173,10 +173,20 @@ class SparseTensor(Features):
         On another device the coordinates are copied and kernel maps are built anew.
         """
         feats = self.feats.to(*args, **kwargs)
+        check_feats("SparseTensor.to", feats)
         if feats.device == self.device:
             return SparseTensor.from_level(feats, self.level, self.manager)
+        non_blocking = bool(kwargs.get("non_blocking"))
+        return self._copied(feats, self.coords.to(feats.device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> SparseTensor:
+        """Copy into page-locked memory, as a DataLoader does; kernel maps are built anew."""
+        return self._copied(self.feats.pin_memory(), self.coords.pin_memory())
+
+    def _copied(self, feats: Tensor, coords: Tensor) -> SparseTensor:
+        """The same tensor with its arrays in other memory."""
         level = Level(
-            self.coords.to(feats.device, non_blocking=bool(kwargs.get("non_blocking"))),
+            coords,
             self.stride,
             spatial_shape=self.spatial_shape,
             batch_size=self.batch_size,
@@ -185,7 +195,7 @@ class SparseTensor(Features):
         return SparseTensor.from_level(feats, level, CoordinateManager())
 
     def dense(
-        self, *, shape: Sequence[int] | None = None, origin: Sequence[int] = (0, 0, 0)
+        self, *, shape: Iterable[int] | None = None, origin: Iterable[int] = (0, 0, 0)
     ) -> Tensor:
         """The features as a dense grid, zero where there is no site. Differentiable.
 
@@ -207,8 +217,9 @@ class SparseTensor(Features):
                 None,
                 "Pass shape=(X, Y, Z) and, for negative coordinates, origin=.",
             )
-        size = triple("SparseTensor.dense: shape", tuple(extent), minimum=1)
-        start = torch.tensor([0, *origin], dtype=torch.int64, device=self.device)
+        size = _extent("SparseTensor.dense: shape", extent)
+        first = triple("SparseTensor.dense: origin", origin, one_for_all=False)
+        start = torch.tensor([0, *first], dtype=torch.int64, device=self.device)
         batch, x, y, z = (self.coords.long() - start).unbind(1)
         sites = torch.stack([x, y, z])
         limit = torch.tensor(size, device=self.device).unsqueeze(1)
@@ -217,7 +228,7 @@ class SparseTensor(Features):
             row = int(is_outside.nonzero()[0])
             refuse(
                 "SparseTensor.dense: coords",
-                f"inside the grid of shape {size} from origin {tuple(origin)}",
+                f"inside the grid of shape {size} from origin {first}",
                 f"{self.coords[row].tolist()} in row {row}",
                 "Pass a larger shape or another origin.",
             )
@@ -228,7 +239,7 @@ class SparseTensor(Features):
         return grid.permute(0, 4, 1, 2, 3).contiguous()
 
     @classmethod
-    def from_dense(cls, dense: Tensor, *, stride: int | Sequence[int] = 1) -> SparseTensor:
+    def from_dense(cls, dense: Tensor, *, stride: int | Iterable[int] = 1) -> SparseTensor:
         """The sites of a dense grid where any channel is not zero. Differentiable.
 
         Args:
@@ -307,7 +318,10 @@ class SparseTensor(Features):
         other: SparseTensor | Tensor | float,
         function: Callable[[Tensor, Any], Tensor],
     ) -> SparseTensor:
-        """Element by element; over the union of the sites where the supports differ."""
+        """Element by element; over the union of the sites where the supports differ.
+
+        The result knows what both operands were made from, and is unbounded if one of them is.
+        """
         if not isinstance(other, SparseTensor):
             return self.replace_feats(function(self.feats, other))
         _check_compatible(f"SparseTensor {sign}", self, other)
@@ -319,18 +333,19 @@ class SparseTensor(Features):
                 "Project one of them with nn.Linear.",
             )
         if _same_sites(self, other):
-            return self.replace_feats(function(self.feats, other.feats))
+            return _joined(self, other).replace_feats(function(self.feats, other.feats))
         coords, rows, _, _ = ops.unique_coords(torch.cat([self.coords, other.coords]))
         level = Level(
             coords,
             self.stride,
-            spatial_shape=self.spatial_shape or other.spatial_shape,
+            spatial_shape=_joint_shape(self, other),
             batch_size=self.batch_size,
             is_morton=True,
         )
         mine, theirs = rows.split([len(self), len(other)])
         feats = function(_spread(self.feats, mine, level), _spread(other.feats, theirs, level))
-        return SparseTensor.from_level(feats, level, self.manager.branch(self.level, level))
+        manager = self.manager.branch(self.level, level, (other.manager, other.level))
+        return SparseTensor.from_level(feats, level, manager)
 
     def __repr__(self) -> str:
         shape = "" if self.spatial_shape is None else f", spatial_shape={self.spatial_shape}"
@@ -358,6 +373,36 @@ class SparseTensor(Features):
             is_morton=state["is_morton"],
         )
         self._set(state["feats"], level, CoordinateManager())
+
+
+def check_sparse(function: str, x: Any, *channels: int) -> None:
+    """Raise unless ``x`` is a SparseTensor, of feature shape (N, *channels) where that is given."""
+    remedy = "Wrap features and coordinates in one; plain tensors go through torch's own layers."
+    check_type(f"{function}: x", x, SparseTensor, remedy)
+    if channels:
+        remedy = "Match the layer's channels to the features."
+        check_shape(f"{function}: feats", x.feats, (None, *channels), remedy)
+
+
+def sparse_list(function: str, tensors: Iterable[SparseTensor]) -> list[SparseTensor]:
+    """The argument ``tensors`` of ``function`` as a list.
+
+    Raises:
+        TypeError: it holds something else than SparseTensors.
+        ValueError: it is empty.
+    """
+    where, remedy = f"{function}: tensors", "Pass a list of SparseTensors."
+    check_type(where, tensors, Iterable, remedy)
+    result = list(tensors)
+    if not result:
+        refuse(where, "at least one SparseTensor", "none", remedy)
+    for tensor in result:
+        check_type(where, tensor, SparseTensor, remedy)
+    return result
+
+
+def _extent(where: str, value: Iterable[int]) -> Triple:
+    return triple(where, value, minimum=0, one_for_all=False)
 
 
 def _check_inside(coords: Tensor, shape: Triple) -> None:
@@ -405,28 +450,51 @@ def _same_sites(a: SparseTensor, b: SparseTensor) -> bool:
     return a.level is b.level or torch.equal(a.coords, b.coords)
 
 
+def _joint_shape(a: SparseTensor, b: SparseTensor) -> Triple | None:
+    """The extent that holds the sites of both; None if one of them is unbounded."""
+    if a.spatial_shape is None or b.spatial_shape is None:
+        return None
+    x, y, z = map(max, a.spatial_shape, b.spatial_shape)
+    return x, y, z
+
+
+def _joined(a: SparseTensor, b: SparseTensor) -> SparseTensor:
+    """``a`` in the joint extent, with a manager that knows what both were made from."""
+    if a.level is b.level and a.manager is b.manager:
+        return a
+    level, shape = a.level, _joint_shape(a, b)
+    if shape != level.spatial_shape:
+        level = Level(
+            a.coords,
+            a.stride,
+            spatial_shape=shape,
+            batch_size=a.batch_size,
+            is_morton=level.is_morton,
+        )
+    manager = a.manager.branch(a.level, level, (b.manager, b.level))
+    return SparseTensor.from_level(a.feats, level, manager)
+
+
 def _spread(feats: Tensor, rows: Tensor, level: Level) -> Tensor:
     return feats.new_zeros((len(level), feats.shape[1])).index_copy(0, rows, feats)
 
 
-def cat(tensors: Sequence[SparseTensor]) -> SparseTensor:
+def cat(tensors: Iterable[SparseTensor]) -> SparseTensor:
     """Concatenate the channels of tensors at the same coordinates.
 
     Args:
         tensors: at least one; same sites in the same order, stride, batch and device.
 
     Returns:
-        A tensor with the coordinates and the manager of the first.
+        A tensor with the coordinates of the first. It knows what all of them were made from. Its
+        ``spatial_shape`` holds those of all, or is None if one of them is unbounded.
 
     Raises:
-        ValueError: the coordinates differ.
+        TypeError: not SparseTensors.
+        ValueError: there is none, or the coordinates differ.
     """
-    if not tensors:
-        refuse("cat: tensors", "at least one SparseTensor", "none", "Pass a list of tensors.")
-    first = tensors[0]
-    for tensor in tensors:
-        remedy = "Pass a list of SparseTensors."
-        check_type("cat: tensors", tensor, SparseTensor, remedy)
+    first, *others = parts = sparse_list("cat", tensors)
+    for tensor in others:
         _check_compatible("cat", first, tensor)
         if not _same_sites(first, tensor):
             refuse(
@@ -435,4 +503,5 @@ def cat(tensors: Sequence[SparseTensor]) -> SparseTensor:
                 f"{first!r} and {tensor!r}",
                 "Use + to join different supports, or make both with the same layers.",
             )
-    return first.replace_feats(torch.cat([tensor.feats for tensor in tensors], dim=1))
+        first = _joined(first, tensor)
+    return first.replace_feats(torch.cat([tensor.feats for tensor in parts], dim=1))

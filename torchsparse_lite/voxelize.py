@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -13,16 +15,24 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
+from torchsparse_lite._native import C
 from torchsparse_lite.coordinates import Level
-from torchsparse_lite.errors import check_choice, check_dtype, check_shape, check_type, refuse
+from torchsparse_lite.errors import (
+    check_choice,
+    check_dtype,
+    check_shape,
+    check_type,
+    per_axis,
+    refuse,
+)
 from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["Voxelized", "devoxelize", "sparse_quantize", "voxelize"]
 
-Size = float | Sequence[float]
-Triple = tuple[float, float, float]
+Size = float | Iterable[float]
+_Vector = tuple[float, float, float]
 _CORNERS = tuple((x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1))
 
 
@@ -50,8 +60,8 @@ class _Grid:
         precision: type in which points are divided by ``voxel_size``.
     """
 
-    voxel_size: Triple
-    origin: Triple
+    voxel_size: _Vector
+    origin: _Vector
     precision: torch.dtype
 
     @classmethod
@@ -59,7 +69,7 @@ class _Grid:
         cls,
         function: str,
         voxel_size: Size,
-        origin: Sequence[float] | None,
+        origin: Iterable[float] | None,
         precision: torch.dtype,
     ) -> _Grid:
         """Check the arguments of ``function``."""
@@ -71,15 +81,17 @@ class _Grid:
                 "Leave it out for float32.",
                 error=TypeError,
             )
-        start = (0.0, 0.0, 0.0) if origin is None else tuple(float(value) for value in origin)
-        if len(start) != 3:
-            refuse(f"{function}: origin", "three numbers", origin, "Give x, y, z in metres.")
-        return cls(_sizes(f"{function}: voxel_size", voxel_size), start, precision)
+        size = _vector(f"{function}: voxel_size", voxel_size, is_size=True)
+        corner = (0.0, 0.0, 0.0)
+        if origin is not None:
+            corner = _vector(f"{function}: origin", origin, is_size=False)
+        return cls(size, corner, precision)
 
-    def voxels(self, points: PointTensor) -> Tensor:
+    def voxels(self, function: str, points: PointTensor) -> Tensor:
         """(N, 4) int32 voxel of each point."""
         xyz = points.xyz.to(self.precision)
-        return ops.quantize(xyz, points.batch, self.voxel_size, self.origin)
+        place = f"{function}: points"
+        return _quantized(place, xyz, points.batch, self.voxel_size, self.origin)
 
     def positions(self, points: PointTensor) -> Tensor:
         """(N, 3) x, y, z of each point in voxels, in the finer of the two types."""
@@ -87,12 +99,39 @@ class _Grid:
         return (xyz - xyz.new_tensor(self.origin)) / xyz.new_tensor(self.voxel_size)
 
 
-def _sizes(where: str, voxel_size: Size) -> Triple:
-    values = voxel_size if isinstance(voxel_size, Iterable) else (voxel_size,) * 3
-    sizes = tuple(float(value) for value in values)
-    if len(sizes) != 3 or not all(0 < size < float("inf") for size in sizes):
-        refuse(where, "positive, one number or three", voxel_size, "Give edge lengths in metres.")
-    return sizes
+def _vector(where: str, value: Size, *, is_size: bool) -> _Vector:
+    """Three numbers: edge lengths, of which one may stand for all, or else a position."""
+    rule, low = "three finite numbers", -math.inf
+    if is_size:
+        rule, low = "positive and finite, one number or three", 0.0
+    remedy = "Give a number per axis x, y, z."
+    values = per_axis(value, one_for_all=is_size)
+    if not all(isinstance(v, Real) for v in values):
+        refuse(where, rule, repr(value), remedy, error=TypeError)
+    if len(values) != 3 or not all(low < v < math.inf for v in values):
+        refuse(where, rule, value, remedy)
+    x, y, z = (float(v) for v in values)
+    return x, y, z
+
+
+def _quantized(
+    where: str, xyz: Tensor, batch: Tensor | None, voxel_size: _Vector, origin: _Vector
+) -> Tensor:
+    """Return ``ops.quantize``; an error names the caller's argument and the point."""
+    try:
+        return ops.quantize(xyz, batch, voxel_size, origin)
+    except ValueError:
+        cells = ((xyz - xyz.new_tensor(origin)) / xyz.new_tensor(voxel_size)).floor()
+        fits = ((cells >= C.axis_min) & (cells <= C.axis_max)).all(1)
+        if bool(fits.all()):
+            raise
+        row = int(fits.int().argmin())
+        refuse(
+            where,
+            f"finite and inside voxels {C.axis_min} to {C.axis_max}",
+            f"{xyz[row].tolist()} in row {row}",
+            "Drop such points first, or use larger voxels or another origin.",
+        )
 
 
 def voxelize(
@@ -100,9 +139,9 @@ def voxelize(
     voxel_size: Size,
     *,
     reduce: str = "mean",
-    origin: Sequence[float] | None = None,
+    origin: Iterable[float] | None = None,
     precision: torch.dtype = torch.float32,
-    spatial_shape: Sequence[int] | None = None,
+    spatial_shape: Iterable[int] | None = None,
 ) -> Voxelized:
     """Reduce the features of all points that share a voxel.
 
@@ -130,7 +169,7 @@ def voxelize(
     check_type("voxelize: points", points, PointTensor, "Wrap them: PointTensor(feats, coords).")
     check_choice("voxelize: reduce", reduce, ("mean", "sum", "max", "first"))
     grid = _Grid.of("voxelize", voxel_size, origin, precision)
-    voxel_coords, point_to_voxel, order, ptr = ops.unique_coords(grid.voxels(points))
+    voxel_coords, point_to_voxel, order, ptr = ops.unique_coords(grid.voxels("voxelize", points))
     if reduce == "first":
         feats = points.feats.index_select(0, order[ptr[:-1]])
     else:
@@ -155,7 +194,7 @@ def devoxelize(
     voxel_size: Size,
     *,
     mode: str = "trilinear",
-    origin: Sequence[float] | None = None,
+    origin: Iterable[float] | None = None,
     anchor: str = "corner",
     renormalize: bool = True,
     precision: torch.dtype = torch.float32,
@@ -192,7 +231,7 @@ def devoxelize(
     check_choice("devoxelize: mode", mode, ("nearest", "trilinear"))
     check_choice("devoxelize: anchor", anchor, ("corner", "center"))
     grid = _Grid.of("devoxelize", voxel_size, origin, precision)
-    coords = grid.voxels(points)
+    coords = grid.voxels("devoxelize", points)
     cells = coords.div(coords.new_tensor([1, *voxels.stride]), rounding_mode="floor")
     if mode == "nearest":
         row = ops.hash_lookup(voxels.level.table, cells).unsqueeze(1)
@@ -271,17 +310,18 @@ def sparse_quantize(
         (V, 3) int32 voxels in Morton order; then (V,) int64 and (N,) int64 as asked. NumPy in,
         NumPy out.
     """
-    xyz = (
-        torch.from_numpy(np.ascontiguousarray(coords)) if isinstance(coords, np.ndarray) else coords
-    )
+    if isinstance(coords, np.ndarray):
+        xyz = torch.from_numpy(np.require(coords, requirements=["C", "W"]))
+    else:
+        xyz = coords
     remedy = "Give (N, 3) x, y, z."
     check_type("sparse_quantize: coords", xyz, Tensor, remedy)
     check_shape("sparse_quantize: coords", xyz, (None, 3), remedy)
     if not xyz.is_floating_point():
         xyz = xyz.double()
     check_dtype("sparse_quantize: coords", xyz, (torch.float32, torch.float64), "Use .float().")
-    sizes = _sizes("sparse_quantize: voxel_size", voxel_size)
-    quantized = ops.quantize(xyz, None, sizes, (0.0, 0.0, 0.0))
+    size = _vector("sparse_quantize: voxel_size", voxel_size, is_size=True)
+    quantized = _quantized("sparse_quantize: coords", xyz, None, size, (0.0, 0.0, 0.0))
     voxels, inverse, order, ptr = ops.unique_coords(quantized)
     result = [voxels[:, 1:].contiguous()]
     if return_index:

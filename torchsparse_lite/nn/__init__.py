@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Layers for sparse tensors."""
+"""Layers for sparse tensors.
+
+They train in ``torch.nn.parallel.DistributedDataParallel`` as they are. Only with its option
+``find_unused_parameters`` must the wrapped module return ``x.feats`` instead of ``x``: torch then
+looks for the parameters behind its output, and does not find the tensor inside a SparseTensor.
+"""
 
 from torchsparse_lite.nn import functional
 from torchsparse_lite.nn.activation import (

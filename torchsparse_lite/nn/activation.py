@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from torchsparse_lite import ops
-from torchsparse_lite.tensor import SparseTensor
+from torchsparse_lite.tensor import SparseTensor, check_sparse
 
 __all__ = [
     "ELU",
@@ -34,6 +34,7 @@ class _OnFeats(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """Apply to every site."""
+        check_sparse(type(self).__name__, x)
         return x.replace_feats(super().forward(x.feats))
 
 
@@ -57,6 +58,8 @@ class PReLU(nn.PReLU):
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
         """Apply to every site."""
+        is_shared = self.num_parameters == 1
+        check_sparse("PReLU", x, *(() if is_shared else self.weight.shape))
         slope = self.weight.expand(x.num_channels)
         negative = ops.scale_shift(x.feats.clamp_max(0), slope)
         return x.replace_feats(x.feats.relu() + negative)

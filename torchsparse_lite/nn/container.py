@@ -15,9 +15,10 @@ __all__ = ["Sequential"]
 class Sequential(nn.Sequential):
     """``torch.nn.Sequential`` for both kinds of modules.
 
-    Modules of this package (and containers, and your own modules that take a SparseTensor) get the
-    sparse tensor. torch's own layers, such as ``torch.nn.ReLU`` or ``torch.nn.BatchNorm1d``, get
-    its features.
+    Modules of this package (and containers, and your own modules, which take a SparseTensor) get
+    the sparse tensor. torch's own layers, such as ``torch.nn.ReLU`` or ``torch.nn.BatchNorm1d``,
+    get its features. A parametrized module, and one in a wrapper of ``torch.nn.parallel``, gets
+    what it gets without.
     """
 
     def forward(self, x: Any) -> Any:
@@ -31,5 +32,11 @@ class Sequential(nn.Sequential):
 
 
 def _takes_features(module: nn.Module) -> bool:
-    is_container = isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-    return type(module).__module__.startswith("torch.nn.") and not is_container
+    """Whether every class that the module is made of, up to ``nn.Module``, is a layer of torch."""
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return _takes_features(module.module)
+    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        return False
+    classes = type(module).__mro__
+    layers = classes[: classes.index(nn.Module)]
+    return all(layer.__module__.startswith("torch.nn.") for layer in layers)

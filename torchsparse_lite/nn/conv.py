@@ -6,17 +6,17 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.nn import functional as F
-from torchsparse_lite.nn.window import Size, Target, Window
+from torchsparse_lite.nn.window import Size, Target, Window, Windowed
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["Conv3d"]
 
 
-class Conv3d(nn.Module):
+class Conv3d(Windowed):
     """Sparse convolution of every kind: submanifold, strided, transposed, generative.
 
     Args:
@@ -32,12 +32,13 @@ class Conv3d(nn.Module):
         transposed: from coarse to fine sites: those that the input was made from, or ``target``.
         generative: a transposed convolution that creates every site it reaches.
         rule: sites of a strided convolution: "full" (dense convolution, spconv) or "cell"
-            (MinkowskiEngine).
+            (MinkowskiEngine); only "full" for a transposed one.
 
     Attributes:
         weight: (kernel_volume, in_channels / groups, out_channels); from a dense weight by
             ``dense.permute(2, 3, 4, 1, 0).reshape(kernel_volume, in_channels // groups, -1)``.
         bias: (out_channels,) or None.
+        kernel_size, stride, padding, dilation: one number per axis, read-only.
 
     A 2D convolution is a 3D one with a flat z: coordinates z = 0 and kernel (k, k, 1).
     """
@@ -79,8 +80,8 @@ class Conv3d(nn.Module):
             "Conv3d",
             kernel_size,
             stride,
-            padding=padding,
-            dilation=dilation,
+            padding,
+            dilation,
             submanifold=submanifold,
             transposed=transposed,
             generative=generative,
@@ -117,11 +118,10 @@ class Conv3d(nn.Module):
             residual: added before the activation; at the outputs' sites.
             relu: apply max(0, .) at the end, in the same pass.
         """
-        bias: Tensor | None = self.bias
         return F.convolve(
             x,
             self.weight,
-            bias,
+            self.bias,
             self.window,
             groups=self.groups,
             target=target,
@@ -131,14 +131,13 @@ class Conv3d(nn.Module):
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows."""
-        geometry, window = self.window.geometry, self.window
         parts = [
-            f"{self.in_channels}, {self.out_channels}, kernel_size={geometry.kernel_size}",
-            f"stride={geometry.stride}",
-            f"padding={geometry.padding}",
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}",
+            f"stride={self.stride}",
+            f"padding={self.padding}",
         ]
-        if geometry.dilation != (1, 1, 1):
-            parts.append(f"dilation={geometry.dilation}")
+        if self.dilation != (1, 1, 1):
+            parts.append(f"dilation={self.dilation}")
         if self.groups != 1:
             parts.append(f"groups={self.groups}")
         if self.bias is None:
@@ -146,8 +145,8 @@ class Conv3d(nn.Module):
         parts += [
             f"{name}=True"
             for name in ("submanifold", "transposed", "generative")
-            if getattr(window, name)
+            if getattr(self.window, name)
         ]
-        if window.rule != "full":
-            parts.append(f"rule={window.rule!r}")
+        if self.window.rule != "full":
+            parts.append(f"rule={self.window.rule!r}")
         return ", ".join(parts)

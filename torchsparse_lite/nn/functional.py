@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite.errors import check_shape, check_type, refuse, triple
+from torchsparse_lite.errors import (
+    check_same_device,
+    check_shape,
+    check_type,
+    refuse,
+    triple,
+)
 from torchsparse_lite.nn.window import Link, Size, Target, Window
 from torchsparse_lite.ops.widen import sum_dtype
-from torchsparse_lite.tensor import SparseTensor
+from torchsparse_lite.tensor import SparseTensor, check_sparse
 
 __all__ = [
     "apply",
@@ -40,7 +46,7 @@ def apply(
         *args: passed on.
         **kwargs: passed on.
     """
-    check_type("apply: x", x, SparseTensor, "Wrap features and coordinates in a SparseTensor.")
+    check_sparse("apply", x)
     return x.replace_feats(function(x.feats, *args, **kwargs))
 
 
@@ -90,14 +96,16 @@ def conv3d(
         Sparse tensor at the output sites, dtype of ``x``. New sites come in Morton order.
 
     Raises:
-        ValueError: channels, shapes, strides or sites do not fit; finer sites are not known.
+        TypeError: wrong type or dtype.
+        ValueError: channels, shapes, strides, devices or sites do not fit; finer sites are not
+            known.
     """
     window = Window.of(
         "conv3d",
         kernel_size,
         stride,
-        padding=padding,
-        dilation=dilation,
+        padding,
+        dilation,
         submanifold=submanifold,
         transposed=transposed,
         generative=generative,
@@ -122,17 +130,8 @@ def convolve(
     """:func:`conv3d` for a window that is already worked out."""
     _check_operands(x, weight, bias, window, groups)
     link = window.link("conv3d", x, target)
-    level = link.level
-    if residual is not None and (
-        residual.shape != (len(level), weight.shape[2])
-        or (residual.level is not level and not torch.equal(residual.coords, level.coords))
-    ):
-        refuse(
-            "conv3d: residual",
-            f"at the {len(level)} output sites with {weight.shape[2]} channels",
-            repr(residual),
-            "Project or convolve the shortcut to the same sites first.",
-        )
+    if residual is not None:
+        _check_residual(residual, x, link, weight.shape[2])
     feats = ops.sparse_conv(
         x.feats,
         weight,
@@ -148,7 +147,7 @@ def convolve(
 def _check_operands(
     x: SparseTensor, weight: Tensor, bias: Tensor | None, window: Window, groups: int
 ) -> None:
-    check_type("conv3d: x", x, SparseTensor, "Wrap features and coordinates in a SparseTensor.")
+    check_sparse("conv3d", x)
     remedy = "Its shape is (kernel_volume, in_channels / groups, out_channels)."
     check_type("conv3d: weight", weight, Tensor, remedy)
     volume = window.geometry.kernel_volume
@@ -167,17 +166,52 @@ def _check_operands(
             tuple(x.shape),
             "Match the layer's in_channels to the features.",
         )
+    check_like_feats("conv3d: weight", weight, x)
     if bias is not None:
-        check_shape("conv3d: bias", bias, (weight.shape[2],), "One number per output channel.")
-    if weight.device != x.device:
-        refuse("conv3d: weight", f"on {x.device}", weight.device, "Move the model or the input.")
-    if weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+        remedy = "One number per output channel."
+        check_type("conv3d: bias", bias, Tensor, remedy)
+        check_shape("conv3d: bias", bias, (weight.shape[2],), remedy)
+        check_like_feats("conv3d: bias", bias, x)
+
+
+def check_like_feats(where: str, operand: Tensor, x: SparseTensor) -> None:
+    """Raise unless ``operand`` is on the device of the features and computed in their dtype."""
+    check_same_device(where, operand, x.feats, "the features")
+    if operand.dtype != x.dtype and _computed_dtype(operand) != _computed_dtype(x.feats):
         refuse(
-            "conv3d: weight",
+            where,
             f"of the features' dtype {x.dtype}",
-            weight.dtype,
-            "Convert one of them, or use torch.autocast.",
+            operand.dtype,
+            "Convert one of them, or use torch.autocast, which leaves float64 alone.",
             error=TypeError,
+        )
+
+
+def _computed_dtype(operand: Tensor) -> torch.dtype:
+    """The dtype to which autocast, if enabled, brings an operand of a convolution."""
+    device_type = operand.device.type
+    if operand.dtype == torch.float64 or not torch.is_autocast_enabled(device_type):
+        return operand.dtype
+    return torch.get_autocast_dtype(device_type)
+
+
+def _check_residual(residual: SparseTensor, x: SparseTensor, link: Link, channels: int) -> None:
+    remedy = "Project or convolve the shortcut to the same sites first."
+    check_type("conv3d: residual", residual, SparseTensor, remedy)
+    check_like_feats("conv3d: residual", residual.feats, x)
+    level = link.level
+    is_there = residual.level is level or (
+        residual.stride == level.stride
+        and residual.batch_size == level.batch_size
+        and torch.equal(residual.coords, level.coords)
+    )
+    if not is_there or residual.num_channels != channels:
+        refuse(
+            "conv3d: residual",
+            f"at the {len(level)} output sites with {channels} channels, stride {level.stride} "
+            f"and batch_size {level.batch_size}",
+            repr(residual),
+            remedy,
         )
 
 
@@ -205,17 +239,9 @@ def max_pool3d(
         target: a tensor or level whose sites become the outputs.
     """
     window = Window.of(
-        "max_pool3d",
-        kernel_size,
-        kernel_size if stride is None else stride,
-        padding=padding,
-        dilation=dilation,
-        submanifold=submanifold,
-        rule=rule,
+        "max_pool3d", kernel_size, stride, padding, dilation, submanifold=submanifold, rule=rule
     )
-    link = window.link("max_pool3d", x, target)
-    feats, _ = ops.sparse_max_pool(x.feats, link.pairs)
-    return link.outputs(feats)
+    return pool("max_pool3d", x, window, target)
 
 
 def sum_pool3d(
@@ -231,16 +257,9 @@ def sum_pool3d(
 ) -> SparseTensor:
     """Sum over the occupied sites of each window. Arguments as for :func:`max_pool3d`."""
     window = Window.of(
-        "sum_pool3d",
-        kernel_size,
-        kernel_size if stride is None else stride,
-        padding=padding,
-        dilation=dilation,
-        submanifold=submanifold,
-        rule=rule,
+        "sum_pool3d", kernel_size, stride, padding, dilation, submanifold=submanifold, rule=rule
     )
-    link = window.link("sum_pool3d", x, target)
-    return link.outputs(ops.sparse_sum_pool(x.feats, link.pairs))
+    return pool("sum_pool3d", x, window, target)
 
 
 def avg_pool3d(
@@ -259,16 +278,41 @@ def avg_pool3d(
     Arguments as for :func:`max_pool3d`.
     """
     window = Window.of(
-        "avg_pool3d",
-        kernel_size,
-        kernel_size if stride is None else stride,
-        padding=padding,
-        dilation=dilation,
-        submanifold=submanifold,
-        rule=rule,
+        "avg_pool3d", kernel_size, stride, padding, dilation, submanifold=submanifold, rule=rule
     )
-    link = window.link("avg_pool3d", x, target)
-    return link.outputs(_mean_over(x.feats, link))
+    return pool("avg_pool3d", x, window, target)
+
+
+def pool(function: str, x: SparseTensor, window: Window, target: Target | None) -> SparseTensor:
+    """The pooling ``function`` of this module for a window that is already worked out."""
+    link = window.link(function, x, target)
+    return link.outputs(_POOLS[function](x.feats, link))
+
+
+def _max_over(feats: Tensor, link: Link) -> Tensor:
+    return ops.sparse_max_pool(feats, link.pairs)[0]
+
+
+def _sum_over(feats: Tensor, link: Link) -> Tensor:
+    return ops.sparse_sum_pool(feats, link.pairs)
+
+
+def _mean_over(feats: Tensor, link: Link) -> Tensor:
+    """Mean of the inputs of each window; half types are rounded once, at the end."""
+    kernel_map = link.kernel_map
+    counts = torch.bincount(kernel_map.out_index, minlength=kernel_map.num_out)
+    wide = feats.to(sum_dtype(feats.dtype))
+    total = _sum_over(wide, link)
+    return (total / counts.clamp_min(1).unsqueeze(1).to(wide.dtype)).to(feats.dtype)
+
+
+_POOLS = {
+    "max_pool3d": _max_over,
+    "sum_pool3d": _sum_over,
+    "avg_pool3d": _mean_over,
+    "unpool3d": _mean_over,
+    "upsample": _mean_over,
+}
 
 
 def unpool3d(
@@ -282,32 +326,8 @@ def unpool3d(
         stride: None means ``kernel_size``.
         target: the finer sites; by default those that ``x`` was made from.
     """
-    return _unpool("unpool3d", x, kernel_size, stride, target=target)
-
-
-def _unpool(
-    function: str, x: SparseTensor, kernel_size: Size, stride: Size | None, *, target: Target | None
-) -> SparseTensor:
-    window = Window.of(
-        function,
-        kernel_size,
-        kernel_size if stride is None else stride,
-        padding=None,
-        dilation=1,
-        submanifold=None,
-        transposed=True,
-    )
-    link = window.link(function, x, target)
-    return link.outputs(_mean_over(x.feats, link))
-
-
-def _mean_over(feats: Tensor, link: Link) -> Tensor:
-    """Mean of the inputs of each window; half types are rounded once, at the end."""
-    kernel_map = link.kernel_map
-    counts = torch.bincount(kernel_map.out_index, minlength=kernel_map.num_out)
-    wide = feats.to(sum_dtype(feats.dtype))
-    total = ops.sparse_sum_pool(wide, link.pairs)
-    return (total / counts.clamp_min(1).unsqueeze(1).to(wide.dtype)).to(feats.dtype)
+    window = Window.of("unpool3d", kernel_size, stride, transposed=True)
+    return pool("unpool3d", x, window, target)
 
 
 def upsample(
@@ -321,11 +341,12 @@ def upsample(
         target: the finer sites; by default those that ``x`` was made from.
     """
     factor = triple("upsample: scale_factor", scale_factor, minimum=1)
-    return _unpool("upsample", x, factor, factor, target=target)
+    window = Window.of("upsample", factor, transposed=True)
+    return pool("upsample", x, window, target)
 
 
 def _global_pool(function: str, x: SparseTensor, reduce: str) -> Tensor:
-    check_type(f"{function}: x", x, SparseTensor, "Wrap features and coordinates.")
+    check_sparse(function, x)
     order, ptr = x.level.batch_ptr
     pooled, _ = ops.segment_reduce(x.feats, order, ptr, reduce=reduce)
     return pooled

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from torchsparse_lite.errors import refuse
-from torchsparse_lite.nn.activation import ReLU
 from torchsparse_lite.nn.container import Sequential
 from torchsparse_lite.nn.conv import Conv3d
-from torchsparse_lite.nn.norm import BatchNorm
 from torchsparse_lite.nn.window import Target
 from torchsparse_lite.tensor import SparseTensor
 
@@ -41,12 +41,12 @@ class ConvReLU(nn.Module):
         return self.conv(x, target, residual=residual, relu=True)  # type: ignore[no-any-return]
 
 
-def fold_batch_norm(conv: Conv3d, norm: nn.BatchNorm1d) -> Conv3d:
+def fold_batch_norm(conv: Conv3d, norm: nn.BatchNorm1d | nn.SyncBatchNorm) -> Conv3d:
     """A convolution that computes ``norm(conv(x))`` with the norm's running statistics.
 
     Args:
         conv: any convolution.
-        norm: batch norm over its output channels, with running statistics.
+        norm: batch norm over its output channels, synchronized or not, with running statistics.
 
     Returns:
         A new convolution with a bias.
@@ -66,6 +66,9 @@ def fold_batch_norm(conv: Conv3d, norm: nn.BatchNorm1d) -> Conv3d:
             "Pass the norm that follows the convolution.",
         )
     folded = copy.deepcopy(conv)
+    if is_parametrized(folded):  # torch's own removal would change the class that conv shares
+        folded.__class__ = type_before_parametrizations(conv)
+        del folded.parametrizations
     with torch.no_grad():
         scale = torch.rsqrt(norm.running_var.double() + norm.eps)
         if norm.weight is not None:
@@ -75,7 +78,7 @@ def fold_batch_norm(conv: Conv3d, norm: nn.BatchNorm1d) -> Conv3d:
             shift = shift + norm.bias.double()
         if conv.bias is not None:
             shift = shift + conv.bias.double() * scale
-        folded.weight.copy_(conv.weight.double() * scale)
+        folded.weight = nn.Parameter((conv.weight.double() * scale).to(conv.weight.dtype))
         folded.bias = nn.Parameter(shift.to(conv.weight.dtype))
     return folded
 
@@ -83,8 +86,9 @@ def fold_batch_norm(conv: Conv3d, norm: nn.BatchNorm1d) -> Conv3d:
 def fuse(model: nn.Module) -> nn.Module:
     """A copy of the model for inference, in eval mode.
 
-    Inside every Sequential, ``Conv3d, BatchNorm`` becomes one convolution, and a ``ReLU`` behind it
-    joins its pass. Modules that wire their layers themselves can use :func:`fold_batch_norm` and
+    Inside every Sequential, ``Conv3d, BatchNorm`` (or ``SyncBatchNorm``) becomes one convolution,
+    and a ``ReLU`` behind it joins its pass. What remains keeps its name; numbers are counted anew.
+    Modules that wire their layers themselves can use :func:`fold_batch_norm` and
     ``conv(x, residual=..., relu=True)``.
 
     Args:
@@ -102,15 +106,18 @@ def _fused(module: nn.Module) -> nn.Module:
 
 
 def _fused_sequential(sequential: nn.Sequential) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for layer in sequential:
-        last = layers[-1] if layers else None
-        if isinstance(last, Conv3d) and isinstance(layer, (BatchNorm, nn.BatchNorm1d)):
-            layers[-1] = fold_batch_norm(last, layer)
-        elif isinstance(last, Conv3d) and isinstance(layer, (ReLU, nn.ReLU)):
-            layers[-1] = ConvReLU(last)
+    if type(sequential) not in (nn.Sequential, Sequential):
+        return sequential
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    last = ""
+    for name, layer in sequential._modules.items():
+        conv = layers.get(last)
+        if isinstance(conv, Conv3d) and isinstance(layer, (nn.BatchNorm1d, nn.SyncBatchNorm)):
+            layers[last] = fold_batch_norm(conv, layer)
+        elif isinstance(conv, Conv3d) and isinstance(layer, nn.ReLU):
+            layers[last] = ConvReLU(conv)
         else:
-            layers.append(layer)
-    return (
-        type(sequential)(*layers) if type(sequential) in (nn.Sequential, Sequential) else sequential
-    )
+            layers[name] = layer
+            last = name
+    is_numbered = all(name.isdecimal() for name in layers)
+    return type(sequential)(*layers.values()) if is_numbered else type(sequential)(layers)

@@ -6,9 +6,9 @@ from __future__ import annotations
 from torch import nn
 
 from torchsparse_lite import ops
-from torchsparse_lite.errors import check_shape
 from torchsparse_lite.kernel_map import ConvGeometry
-from torchsparse_lite.tensor import SparseTensor
+from torchsparse_lite.nn.functional import check_like_feats
+from torchsparse_lite.tensor import SparseTensor, check_sparse
 
 __all__ = ["Linear"]
 
@@ -23,8 +23,8 @@ class Linear(nn.Linear):
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
         """Multiply every row of features by the transposed weight."""
-        remedy = "Match the layer's in_features to the channels."
-        check_shape("Linear: feats", x.feats, (None, self.in_features), remedy)
+        check_sparse("Linear", x, self.in_features)
+        check_like_feats("Linear: weight", self.weight, x)
         pairs = x.manager.submanifold(x.level, _POINTWISE).pairs(with_backward=False)
         weight = self.weight.unsqueeze(0)
         feats = ops.sparse_conv(x.feats, weight, pairs, bias=self.bias, transposed=True)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Normalisation of features. Statistics are over occupied sites only."""
+"""Normalisation of features. Statistics are over occupied sites only.
+
+Parameters that see no site get zero gradients, not none, as distributed training demands.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from torchsparse_lite import ops
-from torchsparse_lite.errors import check_shape, refuse
+from torchsparse_lite.errors import refuse
 from torchsparse_lite.ops.widen import sum_dtype
-from torchsparse_lite.tensor import SparseTensor
+from torchsparse_lite.tensor import SparseTensor, check_sparse
 
 __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "SyncBatchNorm"]
-
-_CHANNELS = "Match the layer's channels to the features."
 
 
 class BatchNorm(nn.BatchNorm1d):
     """``torch.nn.BatchNorm1d`` over the sites of the whole batch; same arguments and state.
 
-    In training, a batch without any site passes through and leaves the running statistics alone.
+    In training, a batch without any site leaves the running statistics alone.
     """
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
         """Normalise every channel."""
-        check_shape("BatchNorm: feats", x.feats, (None, self.num_features), _CHANNELS)
+        check_sparse("BatchNorm", x, self.num_features)
         if self.training or self.running_mean is None or self.running_var is None:
             return x.replace_feats(self._by_own_statistics(x.feats))
         scale = torch.rsqrt(self.running_var.double() + self.eps)
@@ -37,13 +38,11 @@ class BatchNorm(nn.BatchNorm1d):
 
     def _by_own_statistics(self, feats: Tensor) -> Tensor:
         count = feats.shape[0]
-        if count == 0:  # statistics of nothing do not exist, and an empty cloud is legal
-            return feats
         if count == 1 and self.training:
             remedy = "Use larger batches, GroupNorm, or eval()."
             refuse("BatchNorm: feats", "of more than one site in training", count, remedy)
         out, mean, variance = ops.batch_norm(feats, self.weight, self.bias, eps=self.eps)
-        if self.training and self.track_running_stats:
+        if self.training and self.track_running_stats and count > 0:
             self._track(mean.detach(), variance.detach() * (count / (count - 1)))
         return out
 
@@ -63,6 +62,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
         """Normalise every channel."""
+        check_sparse("SyncBatchNorm", x, self.num_features)
         return x.replace_feats(super().forward(x.feats))
 
     @classmethod
@@ -94,7 +94,7 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: SparseTensor) -> SparseTensor:  # type: ignore[override]
         """Normalise every site."""
-        check_shape("LayerNorm: feats", x.feats, (None, *self.normalized_shape), _CHANNELS)
+        check_sparse("LayerNorm", x, *self.normalized_shape)
         feats = x.feats.to(sum_dtype(x.dtype))
         normal = nn.functional.layer_norm(feats, self.normalized_shape, eps=self.eps)
         return x.replace_feats(_affine(normal, self.weight, self.bias).to(x.dtype))
@@ -132,7 +132,7 @@ class GroupNorm(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Normalise every batch element."""
-        check_shape("GroupNorm: feats", x.feats, (None, self.num_channels), _CHANNELS)
+        check_sparse(type(self).__name__, x, self.num_channels)
         batch = x.coords[:, :1].long()
         feats = x.feats.to(sum_dtype(x.dtype))
         ones = feats.new_ones(batch.shape)

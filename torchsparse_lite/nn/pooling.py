@@ -7,12 +7,10 @@ numbers is negative.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 
 from torchsparse_lite.nn import functional as F
-from torchsparse_lite.nn.window import Size, Target
+from torchsparse_lite.nn.window import Size, Target, Window, Windowed
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = [
@@ -27,10 +25,10 @@ __all__ = [
 ]
 
 
-class _Pool3d(nn.Module):
+class _Pool3d(Windowed):
     """What the windowed pools share; see :class:`MaxPool3d`."""
 
-    function: Callable[..., SparseTensor]
+    function: str
 
     def __init__(
         self,
@@ -43,25 +41,14 @@ class _Pool3d(nn.Module):
         rule: str = "full",
     ) -> None:
         super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = stride
-        self.padding = padding
-        self.dilation = dilation
-        self.submanifold = submanifold
-        self.rule = rule
+        name = type(self).__name__
+        self.window = Window.of(
+            name, kernel_size, stride, padding, dilation, submanifold=submanifold, rule=rule
+        )
 
     def forward(self, x: SparseTensor, target: Target | None = None) -> SparseTensor:
         """Pool; ``target`` gives the output sites where wanted."""
-        return type(self).function(
-            x,
-            self.kernel_size,
-            self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            submanifold=self.submanifold,
-            rule=self.rule,
-            target=target,
-        )
+        return F.pool(self.function, x, self.window, target)
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows."""
@@ -80,22 +67,22 @@ class MaxPool3d(_Pool3d):
         rule: "full" or "cell", how a strided window chooses its sites.
     """
 
-    function = staticmethod(F.max_pool3d)
+    function = "max_pool3d"
 
 
 class AvgPool3d(_Pool3d):
     """Mean over the occupied sites of each window. Arguments as for :class:`MaxPool3d`."""
 
-    function = staticmethod(F.avg_pool3d)
+    function = "avg_pool3d"
 
 
 class SumPool3d(_Pool3d):
     """Sum over the occupied sites of each window. Arguments as for :class:`MaxPool3d`."""
 
-    function = staticmethod(F.sum_pool3d)
+    function = "sum_pool3d"
 
 
-class Unpool3d(nn.Module):
+class Unpool3d(Windowed):
     """Every finer site takes the mean of the coarse sites whose windows hold it.
 
     Args:
@@ -105,12 +92,11 @@ class Unpool3d(nn.Module):
 
     def __init__(self, kernel_size: Size, stride: Size | None = None) -> None:
         super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = stride
+        self.window = Window.of("Unpool3d", kernel_size, stride, transposed=True)
 
     def forward(self, x: SparseTensor, target: Target | None = None) -> SparseTensor:
         """Unpool onto the sites that ``x`` was made from, or onto ``target``."""
-        return F.unpool3d(x, self.kernel_size, self.stride, target=target)
+        return F.pool("unpool3d", x, self.window, target)
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows."""

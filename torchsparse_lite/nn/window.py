@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchsparse_lite.coordinates import Level
-from torchsparse_lite.errors import check_choice, check_type, refuse, triple
+from torchsparse_lite.errors import Triple, check_choice, check_type, refuse, triple
 from torchsparse_lite.kernel_map import ConvGeometry, KernelMap
 from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.ops.sparse_conv import Pairs
-from torchsparse_lite.tensor import SparseTensor
+from torchsparse_lite.tensor import SparseTensor, check_sparse
 
-__all__ = ["Link", "Size", "Target", "Window"]
+__all__ = ["Link", "Size", "Target", "Window", "Windowed"]
 
-Size = int | Sequence[int]
+Size = int | Iterable[int]
 Target = SparseTensor | Level
+_MAX_TAPS = torch.iinfo(torch.int32).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,23 +67,23 @@ class Window:
         cls,
         function: str,
         kernel_size: Size,
-        stride: Size,
+        stride: Size | None = None,
+        padding: Size | None = None,
+        dilation: Size = 1,
         *,
-        padding: Size | None,
-        dilation: Size,
-        submanifold: bool | None,
+        submanifold: bool | None = None,
         transposed: bool = False,
         generative: bool = False,
         rule: str = "full",
     ) -> Window:
         """Fill in what the user left open, and refuse what contradicts itself.
 
-        ``submanifold=None`` means "if the stride is 1 and it is not transposed"; ``padding=None``
-        means "same" if submanifold and else 0.
+        ``stride=None`` means ``kernel_size``; ``submanifold=None`` means "if the stride is 1 and it
+        is not transposed"; ``padding=None`` means "same" if submanifold and else 0.
         """
         check_choice(f"{function}: rule", rule, ("full", "cell"))
         size = triple(f"{function}: kernel_size", kernel_size, minimum=1)
-        step = triple(f"{function}: stride", stride, minimum=1)
+        step = size if stride is None else triple(f"{function}: stride", stride, minimum=1)
         same = ConvGeometry.same(size, triple(f"{function}: dilation", dilation, minimum=1))
         if submanifold is None:
             submanifold = step == (1, 1, 1) and not transposed
@@ -111,7 +112,21 @@ class Window:
                 pad,
                 "Leave it out, or pass submanifold=False.",
             )
+        if transposed and rule == "cell":
+            refuse(
+                f"{function}: rule",
+                "'full' for a transposed window",
+                "'cell'",
+                "Leave it out: the rule belongs to the strided window that made the sites.",
+            )
         geometry = ConvGeometry(size, step, same.dilation, pad)
+        if geometry.kernel_volume > _MAX_TAPS:
+            refuse(
+                f"{function}: kernel_size",
+                f"of at most {_MAX_TAPS} taps",
+                size,
+                "Use a smaller kernel; a global pool reduces a whole batch element.",
+            )
         return cls(geometry, submanifold, transposed, generative, rule)
 
     def link(self, function: str, x: SparseTensor, target: Target | None) -> Link:
@@ -120,8 +135,7 @@ class Window:
         They are at the sites of ``target`` (and then share its manager, if it is a tensor), or at
         those that the window makes of ``x``.
         """
-        remedy = "Wrap features and coordinates in a SparseTensor."
-        check_type(f"{function}: x", x, SparseTensor, remedy)
+        check_sparse(function, x)
         level, manager = self._outputs(function, x, target)
         if self.transposed:
             kernel_map = x.manager.kernel_map(level, x.level, self.geometry).transposed
@@ -170,3 +184,29 @@ class Window:
                 f"{target.coords.device} with {target.batch_size}",
                 "Take it from the same batch.",
             )
+
+
+class Windowed(nn.Module):
+    """A module with a window, whose numbers it shows as ``torch.nn.Conv3d`` does."""
+
+    window: Window
+
+    @property
+    def kernel_size(self) -> Triple:
+        """Taps per axis."""
+        return self.window.geometry.kernel_size
+
+    @property
+    def stride(self) -> Triple:
+        """Fine sites per coarse site."""
+        return self.window.geometry.stride
+
+    @property
+    def padding(self) -> Triple:
+        """Fine sites by which the window starts early."""
+        return self.window.geometry.padding
+
+    @property
+    def dilation(self) -> Triple:
+        """Fine sites between taps."""
+        return self.window.geometry.dilation

@@ -33,13 +33,28 @@ def _interpolate_grad_cpu(grad: Tensor, index: Tensor, weight: Tensor, num_rows:
     return grad_feats.to(grad.dtype)
 
 
+def _weight_grad(feats: Tensor, index: Tensor, grad: Tensor, dtype: torch.dtype) -> Tensor:
+    """(N, k) inner products of the rows that were read with the gradient that comes back."""
+    terms = [
+        (feats.index_select(0, rows.clamp_min(0)) * grad).sum(1) * (rows >= 0)
+        for rows in index.unbind(1)
+    ]
+    return torch.stack(terms, dim=1).to(dtype)
+
+
 def _grad_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[1], inputs[2])
+    ctx.save_for_backward(*inputs[:3])
 
 
-def _grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    index, weight = ctx.saved_tensors
-    return _interpolate(grad, index, weight.detach()), None, None, None
+def _grad_backward(ctx: Any, grad_feats: Tensor) -> tuple[Any, ...]:
+    grad, index, weight = ctx.saved_tensors
+    wants_grad, _, wants_weight, _ = ctx.needs_input_grad
+    return (
+        _interpolate(grad_feats, index, weight) if wants_grad else None,
+        None,
+        _weight_grad(grad_feats, index, grad, weight.dtype) if wants_weight else None,
+        None,
+    )
 
 
 _interpolate_grad = define_op(
@@ -57,16 +72,11 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     feats, index, weight = ctx.saved_tensors
     wants_feats, _, wants_weight = ctx.needs_input_grad
-    grad_feats = grad_weight = None
-    if wants_feats:
-        grad_feats = _interpolate_grad(grad, index, weight, feats.shape[0])
-    if wants_weight:
-        terms = [
-            (feats.index_select(0, column.clamp_min(0)) * grad).sum(1) * (column >= 0)
-            for column in index.unbind(1)
-        ]
-        grad_weight = torch.stack(terms, dim=1).to(weight.dtype)
-    return grad_feats, None, grad_weight
+    return (
+        _interpolate_grad(grad, index, weight, feats.shape[0]) if wants_feats else None,
+        None,
+        _weight_grad(feats, index, grad, weight.dtype) if wants_weight else None,
+    )
 
 
 _interpolate = define_op(
@@ -86,8 +96,8 @@ def interpolate(feats: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         weight: (N, k) floating.
 
     Returns:
-        (N, C), dtype of ``feats``. Differentiable in feats and weight; the gradient is collected
-        row by row in a fixed order.
+        (N, C), dtype of ``feats``. Twice differentiable in feats and weight; the gradient is
+        collected row by row in a fixed order.
 
     Raises:
         ValueError: an index is neither a row nor -1.

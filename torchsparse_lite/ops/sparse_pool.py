@@ -132,11 +132,26 @@ def _max_pool_grad_cpu(
     return grad_feats.to(grad.dtype)
 
 
+def _max_pool_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+    ctx.num_pairs_arrays = len(inputs[2])
+
+
+def _max_pool_grad_backward(ctx: Any, grad_feats: Tensor) -> tuple[Any, ...]:
+    (argmax,) = ctx.saved_tensors
+    if len(grad_feats) == 0:
+        grad = grad_feats.new_zeros(argmax.shape)
+    else:
+        grad = grad_feats.gather(0, argmax.clamp_min(0).long()) * (argmax >= 0)
+    return grad, None, [None] * ctx.num_pairs_arrays, None
+
+
 _max_pool_grad = define_op(
     "sparse_max_pool_grad(Tensor grad, Tensor argmax, Tensor[] backward_pairs, SymInt num_in) "
     "-> Tensor",
     cpu=_max_pool_grad_cpu,
     fake=lambda grad, argmax, backward_pairs, num_in: grad.new_empty((num_in, grad.shape[1])),
+    autograd=Autograd(_max_pool_grad_setup, _max_pool_grad_backward),
 )
 
 
@@ -149,7 +164,8 @@ def sparse_max_pool(feats: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
 
     Returns:
         (num_out, channels) maxima, 0 where a window holds no input, and (num_out, channels) int32
-        input rows they come from, -1 where there is none. The gradient goes to those rows.
+        input rows they come from, -1 where there is none. The gradient goes to those rows. Twice
+        differentiable.
     """
     result: tuple[Tensor, Tensor] = _max_pool(
         feats, list(pairs.forward), list(pairs.backward), pairs.num_out, pairs.is_symmetric
