@@ -183,6 +183,50 @@ def test_15_empty_inputs_have_zero_gradients(device):
     assert layer.bias.grad.abs().sum() == 0
 
 
+PARAMETRIC = {
+    "Conv3d": lambda: tsl.nn.Conv3d(4, 4, 3),
+    "Linear": lambda: tsl.nn.Linear(4, 4),
+    "BatchNorm": lambda: tsl.nn.BatchNorm(4),
+    "SyncBatchNorm": lambda: tsl.nn.SyncBatchNorm(4),
+    "LayerNorm": lambda: tsl.nn.LayerNorm(4),
+    "GroupNorm": lambda: tsl.nn.GroupNorm(2, 4),
+    "InstanceNorm": lambda: tsl.nn.InstanceNorm(4),
+    "PReLU": lambda: tsl.nn.PReLU(4),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", PARAMETRIC)
+def test_15_every_parameter_has_a_zero_gradient(device, name, training):
+    """Not None: distributed training waits for the gradients of every parameter."""
+    layer = PARAMETRIC[name]().to(device).train(training)
+    before = copy.deepcopy(layer.state_dict())
+    layer(
+        tsl.SparseTensor(torch.zeros(0, 4, device=device), coords_of().to(device))
+    ).feats.sum().backward()
+    for parameter in layer.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.abs().sum() == 0
+    for statistic in ("running_mean", "running_var"):
+        if statistic in before:
+            assert torch.equal(layer.state_dict()[statistic], before[statistic])
+
+
+def test_15_an_empty_level_of_a_bounded_grid(device):
+    """A window larger than the grid leaves the extent 0, which is as legal as any other."""
+    x = tsl.SparseTensor(
+        torch.ones(1, 4, device=device), coords_of((0, 1, 1, 1)).to(device), spatial_shape=(2, 2, 2)
+    )
+    z = tsl.nn.Conv3d(4, 4, 3, stride=2).to(device)(x)
+    assert z.spatial_shape == (0, 0, 0)
+    assert z.dense().shape == (1, 4, 0, 0, 0)
+    assert z.dense(shape=(0, 1, 2)).shape == (1, 4, 0, 1, 2)
+    again = tsl.SparseTensor(z.F, z.C, z.stride, z.spatial_shape, z.batch_size)
+    assert again.spatial_shape == (0, 0, 0)
+    assert tsl.SparseTensor.from_dense(z.dense(), stride=2).spatial_shape == (0, 0, 0)
+    assert len(tsl.nn.Conv3d(4, 4, 3).to(device)(again)) == 0
+
+
 @pytest.mark.parametrize("site", [(0, 0, 0, 0), (0, -3, 5, -7), (1023, HIGH, LOW, 0)])
 def test_15_one_voxel(device, site):
     """One voxel: the centre tap alone acts; eval-mode norm and every pool keep it."""

@@ -169,6 +169,48 @@ def test_collate_fn_on_every_kind_of_leaf():
     assert batch["dense"].shape == (3, 2)
 
 
+def test_collate_fn_takes_arrays_and_scalars_of_numpy():
+    """Read-only and mirrored arrays are copied; every kind of scalar becomes a tensor."""
+    fixed = np.arange(3)
+    fixed.flags.writeable = False
+    sample = {"fixed": fixed, "mirrored": np.arange(3)[::-1], "labels": np.bool_(True)}
+    scalars = {kind.__name__: kind(1) for kind in (np.int32, np.uint8, np.float32, np.float64)}
+    batch = tsl.collate_fn([sample | scalars] * 2)
+    assert batch["fixed"].tolist() == [[0, 1, 2]] * 2
+    assert batch["mirrored"].tolist() == [[2, 1, 0]] * 2
+    assert batch["labels"].tolist() == [True, True]
+    assert batch["labels"].dtype == torch.bool
+    for name in scalars:
+        assert batch[name].dtype == getattr(torch, name)
+    assert len(tsl.sparse_quantize(np.broadcast_to(np.float32(0.5), (4, 3)))) == 1
+
+
+def test_pin_memory_reaches_every_array(monkeypatch):
+    """A DataLoader calls it where there is a GPU; here the copies are only counted."""
+    pinned = []
+
+    def pin(tensor):
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    coords = clouds.box_coords((8, 8, 8), 20)
+    x = harness.sparse(coords, 2, stride=2, spatial_shape=(8, 8, 8), batch_size=3)
+    points = tsl.PointTensor(torch.ones(5, 2), clouds.random_points(5), batch_size=2)
+    for tensor in (x, points):
+        copied = tensor.pin_memory()
+        assert [array.data_ptr() for array in pinned[-2:]] == [
+            copied.feats.data_ptr(),
+            copied.coords.data_ptr(),
+        ]
+        assert torch.equal(copied.feats, tensor.feats)
+        assert torch.equal(copied.coords, tensor.coords)
+        assert copied.batch_size == tensor.batch_size
+    copied = x.pin_memory()
+    assert (copied.stride, copied.spatial_shape) == (x.stride, x.spatial_shape)
+    assert torch.equal(tsf.max_pool3d(copied, 2).feats, tsf.max_pool3d(x, 2).feats)
+
+
 def test_sparse_collate_keeps_samples_and_renumbers():
     """Batched tensors among the samples keep their inner batch, shifted."""
     one = harness.sparse(clouds.signed_coords(10, batch_size=2), 2, batch_size=2)

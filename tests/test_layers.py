@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import clouds
 import harness
@@ -170,6 +171,23 @@ def test_sequential_takes_torchs_layers_too():
     assert net(cloud()).shape == (3, 5)
 
 
+def test_sequential_sees_through_wrappers():
+    """A parametrized or data-parallel layer gets what the layer itself gets."""
+    norm = torch.nn.utils.parametrizations.weight_norm
+    net = tsl.nn.Sequential(
+        norm(tsl.nn.Conv3d(4, 8, 3)),
+        tsl.nn.ReLU(),
+        norm(torch.nn.Linear(8, 8)),
+        torch.nn.DataParallel(tsl.nn.Conv3d(8, 8, 3), device_ids=[]),
+        torch.nn.DataParallel(torch.nn.ReLU(), device_ids=[]),
+    )
+    x = cloud()
+    y = net(x)
+    assert y.shape == (len(x), 8)
+    assert y.level is x.level
+    clouds.assert_close(tsl.nn.fuse(net)(x).feats, y.feats, tolerance=1e-6)
+
+
 def test_conversion_to_sync_batch_norm():
     """Weights and statistics move over; in eval mode the two give the same."""
     net = tsl.nn.Sequential(tsl.nn.Conv3d(4, 4, 3), tsl.nn.BatchNorm(4), torch.nn.BatchNorm1d(4))
@@ -216,6 +234,148 @@ def test_fuse_keeps_the_result_and_the_model(device):
     assert tsl.nn.BatchNorm not in kinds
     x = cloud(dtype=torch.float64, device=device)
     clouds.assert_close(fused(x).feats, net.eval()(x).feats, tolerance=1e-12)
+
+
+def test_fuse_takes_the_synchronized_norm():
+    net = trained_network()
+    synchronized = tsl.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(net))
+    for model in (synchronized, torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)):
+        fused = tsl.nn.fuse(model)
+        assert not any(isinstance(m, torch.nn.SyncBatchNorm) for m in fused.modules())
+        x = cloud(dtype=torch.float64)
+        clouds.assert_close(fused(x).feats, model.eval()(x).feats, tolerance=1e-12)
+
+
+def test_fuse_keeps_names():
+    """Names given by the user stay with what remains; plain numbers are counted anew."""
+    layers = {
+        "conv": tsl.nn.Conv3d(4, 4, 3),
+        "norm": tsl.nn.BatchNorm(4),
+        "relu": tsl.nn.ReLU(),
+        "head": tsl.nn.Conv3d(4, 2, 1),
+    }
+    named = tsl.nn.Sequential(OrderedDict(layers))
+    numbered = tsl.nn.Sequential(*layers.values())
+    assert [name for name, _ in tsl.nn.fuse(named).named_children()] == ["conv", "head"]
+    assert [name for name, _ in tsl.nn.fuse(numbered).named_children()] == ["0", "1"]
+    assert [name for name, _ in named.named_children()] == list(layers)
+
+
+def test_fuse_folds_into_a_parametrized_convolution():
+    """The folded weight is a plain parameter; the model keeps what computes its own."""
+    conv = torch.nn.utils.parametrizations.weight_norm(tsl.nn.Conv3d(4, 4, 3))
+    net = tsl.nn.Sequential(conv, tsl.nn.BatchNorm(4))
+    net(cloud())
+    fused = tsl.nn.fuse(net)
+    assert sorted(fused.state_dict()) == ["0.bias", "0.weight"]
+    assert torch.nn.utils.parametrize.is_parametrized(conv)
+    clouds.assert_close(fused(cloud()).feats, net.eval()(cloud()).feats, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("kind", [tsl.nn.Conv3d, tsl.nn.MaxPool3d, tsl.nn.Unpool3d])
+def test_layers_show_their_window(kind):
+    """As torch's layers do, one number per axis; None is worked out."""
+    channels = (2, 2) if kind is tsl.nn.Conv3d else ()
+    layer = kind(*channels, (3, 3, 1), 2)
+    assert layer.kernel_size == (3, 3, 1)
+    assert layer.stride == (2, 2, 2)
+    assert layer.padding == (0, 0, 0)
+    assert layer.dilation == (1, 1, 1)
+    with pytest.raises(AttributeError):
+        layer.stride = 3
+    assert tsl.nn.Conv3d(2, 2, 3, dilation=2).padding == (2, 2, 2)
+    assert tsl.nn.AvgPool3d(2).stride == (2, 2, 2)
+
+
+def test_a_union_has_the_extent_of_both():
+    """Elementwise the larger one, none if one is unbounded, in either order, in cat as well."""
+    near, far = torch.tensor([[0, 1, 1, 1]]).int(), torch.tensor([[0, 5, 1, 8]]).int()
+    for mine, theirs in ((near, far), (near, near)):
+        for shapes, joint in (
+            (((6, 6, 9), (9, 6, 9)), (9, 6, 9)),
+            (((6, 9, 9), (9, 6, 9)), (9, 9, 9)),
+            (((6, 6, 9), None), None),
+            ((None, None), None),
+        ):
+            a = tsl.SparseTensor(torch.ones(1, 2), mine, spatial_shape=shapes[0])
+            b = tsl.SparseTensor(torch.ones(1, 2), theirs, spatial_shape=shapes[1])
+            for union in (a + b, b + a, a * b, b - a):
+                assert union.spatial_shape == joint
+            if mine is theirs:
+                assert tsl.cat([a, b]).spatial_shape == tsl.cat([b, a]).spatial_shape == joint
+                assert (a + a).level is a.level
+
+
+@pytest.mark.parametrize("join", [lambda a, b: a + b, lambda a, b: tsl.cat([a, b])])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_skip_connection_may_come_first(join, is_first):
+    """What is joined finds the encoder of either operand; nobody else is told of it."""
+    x = cloud()
+    down = tsf.max_pool3d(x, kernel_size=2)
+    skip = tsl.SparseTensor(down.feats, down.coords, down.stride, batch_size=3)
+    operands = (skip, down) if is_first else (down, skip)
+    joint = join(*operands)
+    assert tsf.upsample(joint, 2).level is x.level
+    assert joint.level is operands[0].level
+    assert (joint.manager is down.manager) != is_first
+    with pytest.raises(ValueError, match="target"):
+        tsf.upsample(skip, 2)
+
+
+def test_a_union_finds_every_finer_level_of_both():
+    """One operand comes from stride 1, the other from stride 2: the way up has both steps."""
+    x = cloud()
+    middle = tsf.max_pool3d(cloud()[torch.arange(len(x)) % 2 == 0], kernel_size=2)
+    middle = tsl.SparseTensor(middle.feats, middle.coords, middle.stride, batch_size=3)
+    for is_first in (True, False):
+        one, two = tsf.max_pool3d(x, kernel_size=4), tsf.max_pool3d(middle, kernel_size=2)
+        union = one + two if is_first else two + one
+        up = tsf.upsample(union, 2)
+        assert up.level is middle.level
+        assert tsf.upsample(up, 2).level is x.level
+
+
+def test_of_two_encoders_the_first_operands_counts():
+    x, other = cloud(), cloud()[torch.arange(60 * 3) % 2 == 0]
+    one, two = tsf.max_pool3d(x, kernel_size=2), tsf.max_pool3d(other, kernel_size=2)
+    assert tsf.upsample(one + two, 2).level is x.level
+    assert tsf.upsample(two + one, 2).level is other.level
+
+
+class Net(torch.nn.Module):
+    """Two layers and one that is never used."""
+
+    def __init__(self, *, returns_feats):
+        super().__init__()
+        self.conv, self.norm = tsl.nn.Conv3d(4, 4, 3), tsl.nn.BatchNorm(4)
+        if returns_feats:
+            self.unused = tsl.nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return y.feats if hasattr(self, "unused") else y
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+@pytest.mark.parametrize("with_unused", [False, True])
+def test_distributed_training_goes_on_over_an_empty_cloud(monkeypatch, with_unused):
+    """One process; with unused parameters the network returns features, as the docs say."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    distributed = torch.distributed
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        net = torch.nn.parallel.DistributedDataParallel(
+            Net(returns_feats=with_unused), find_unused_parameters=with_unused
+        )
+        full = cloud()
+        for x in (full, full[torch.zeros(len(full), dtype=torch.bool)], full):
+            net.zero_grad()
+            y = net(x)
+            (y if with_unused else y.feats).square().sum().backward()
+            assert net.module.norm.weight.grad is not None
+            assert (net.module.norm.weight.grad.abs().sum() > 0) == (len(x) > 0)
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_pooling_in_half_precision_does_not_overflow(device):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,10 @@ from torchsparse_lite.points import PointTensor
 from torchsparse_lite.tensor import SparseTensor, sparse_list
 
 __all__ = ["collate_fn", "sparse_collate"]
+
+_NUMBERS = (bool, int, float, np.number, np.bool_)
+_KINDS = (SparseTensor, PointTensor, Mapping, (tuple, list), np.ndarray, Tensor, _NUMBERS)
+_ALIKE = "Make the samples alike."
 
 
 def sparse_collate(tensors: Iterable[SparseTensor]) -> SparseTensor:
@@ -37,9 +41,7 @@ def sparse_collate(tensors: Iterable[SparseTensor]) -> SparseTensor:
     tensors = sparse_list("sparse_collate", tensors)
     first = tensors[0]
     for name in ("stride", "num_channels", "device", "dtype", "spatial_shape"):
-        values = [getattr(tensor, name) for tensor in tensors]
-        if any(value != values[0] for value in values):
-            refuse("sparse_collate: tensors", f"of one {name}", values, "Make the samples alike.")
+        _check_one("sparse_collate: tensors", name, [getattr(tensor, name) for tensor in tensors])
     batch_size = batch_size_of("sparse_collate", sum(tensor.batch_size for tensor in tensors))
     level = Level(
         torch.cat([_shifted(tensor.coords, n) for tensor, n in _numbered(tensors)]),
@@ -82,21 +84,24 @@ def collate_fn(samples: Sequence[Any]) -> Any:
         numbers stacked (a list if their shapes differ); anything else as a list.
 
     Raises:
-        TypeError: one sample is of another structure than the first.
+        TypeError: a sample is of another kind than the first.
         ValueError: there is no sample; mappings differ in their keys or sequences in their length.
     """
     if not samples:
         refuse("collate_fn: samples", "at least one", "none", "Check the batch sampler.")
     first = samples[0]
+    _check_kind(samples)
     if isinstance(first, SparseTensor):
         return sparse_collate(samples)
     if isinstance(first, PointTensor):
         return _collate_points(samples)
     if isinstance(first, Mapping):
-        _check_alike(samples, Mapping, "keys", lambda sample: sorted(sample, key=str))
+        _check_one(
+            "collate_fn: samples", "set of keys", [sorted(sample, key=str) for sample in samples]
+        )
         return {key: collate_fn([sample[key] for sample in samples]) for key in first}
     if isinstance(first, (tuple, list)):
-        _check_alike(samples, (tuple, list), "length", len)
+        _check_one("collate_fn: samples", "length", [len(sample) for sample in samples])
         items = [collate_fn(item) for item in zip(*samples, strict=True)]
         if hasattr(first, "_fields"):
             return type(first)(*items)
@@ -107,24 +112,22 @@ def collate_fn(samples: Sequence[Any]) -> Any:
         return _stacked([torch.from_numpy(array) for array in arrays])
     if isinstance(first, Tensor):
         return _stacked(list(samples))
-    if isinstance(first, (bool, int, float, np.number, np.bool_)):
+    if isinstance(first, _NUMBERS):
         return torch.as_tensor(np.asarray(samples))
     return list(samples)
 
 
-def _check_alike(
-    samples: Sequence[Any],
-    kind: type | tuple[type, ...],
-    name: str,
-    value_of: Callable[[Any], object],
-) -> None:
-    """Raise unless all samples are of this kind and have one ``name``."""
-    remedy = "Make the samples alike."
+def _check_kind(samples: Sequence[Any]) -> None:
+    """Raise TypeError unless all samples are collated as the first is."""
+    wanted = next((kind for kind in _KINDS if isinstance(samples[0], kind)), object)
     for sample in samples:
-        check_type("collate_fn: samples", sample, kind, remedy)
-        mine, first = value_of(sample), value_of(samples[0])
-        if mine != first:
-            refuse("collate_fn: samples", f"of one {name}", f"{first} and {mine}", remedy)
+        check_type("collate_fn: samples", sample, wanted, _ALIKE)
+
+
+def _check_one(where: str, name: str, values: list[Any]) -> None:
+    """Raise ValueError unless all values are equal."""
+    if any(value != values[0] for value in values):
+        refuse(where, f"of one {name}", values, _ALIKE)
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor | list[Tensor]:

@@ -10,13 +10,19 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite.errors import check_dtype, check_shape, check_type, refuse
+from torchsparse_lite.errors import (
+    Triple,
+    check_dtype,
+    check_integer,
+    check_shape,
+    check_type,
+    refuse,
+)
 from torchsparse_lite.kernel_map import ConvGeometry, NeighborTable
 from torchsparse_lite.ops.coords import MAX_BATCH_SIZE, check_range
 
 __all__ = ["CUBE", "HashTable", "Level", "batch_size_of", "check_coords"]
 
-Triple = tuple[int, int, int]
 CUBE = ConvGeometry.same(3)
 # A level this small is searched by hashing, and descent starts below it. Coarsening ends at one
 # cell per octant around the origin, 8 per batch element, so every pyramid has such a level.
@@ -40,8 +46,12 @@ def batch_size_of(function: str, batch_size: int | None, largest: int = -1) -> i
     """Number of batch elements: as given, or else one more than the largest batch index.
 
     Raises:
+        TypeError: it is not an integer.
         ValueError: it is not larger than ``largest``, or it is more than a key can hold.
     """
+    remedy = "Count the batch elements, empty ones included, or make smaller batches."
+    if batch_size is not None:
+        check_integer(f"{function}: batch_size", batch_size, remedy)
     size = max(largest + 1, 1) if batch_size is None else batch_size
     if not max(largest + 1, 1) <= size <= MAX_BATCH_SIZE:
         refuse(
@@ -49,7 +59,7 @@ def batch_size_of(function: str, batch_size: int | None, largest: int = -1) -> i
             f"at least 1, at most {MAX_BATCH_SIZE} and larger than every batch index "
             f"(the largest is {largest})",
             size,
-            "Count the batch elements, empty ones included, or make smaller batches.",
+            remedy,
         )
     return size
 

@@ -25,6 +25,7 @@ __all__ = [
     "check_type",
     "per_axis",
     "refuse",
+    "refuse_cuda",
     "triple",
 ]
 
@@ -100,13 +101,18 @@ def check_same_device(where: str, value: Tensor, other: Tensor, other_name: str)
 def check_cpu(function: str, value: Tensor) -> None:
     """Raise RuntimeError for a CUDA tensor, which this version does not compute with."""
     if value.is_cuda:
-        refuse(
-            f"{function}: tensors",
-            "on the CPU in this version",
-            "CUDA tensors",
-            "Move the model and its input with .cpu().",
-            error=RuntimeError,
-        )
+        refuse_cuda(function)
+
+
+def refuse_cuda(function: str) -> NoReturn:
+    """Raise RuntimeError: this version does not compute with CUDA tensors here."""
+    refuse(
+        f"{function}: tensors",
+        "on the CPU in this version",
+        "CUDA tensors",
+        "Move the model and its input with .cpu().",
+        error=RuntimeError,
+    )
 
 
 def check_choice(where: str, value: str, choices: Iterable[str]) -> None:

@@ -12,13 +12,12 @@ from torch import Tensor
 from torchsparse_lite.errors import (
     check_cpu,
     check_dtype,
-    check_integer,
     check_shape,
     check_type,
     refuse,
 )
 
-__all__ = ["Features", "Rows", "check_batch_size", "check_feats", "check_rows"]
+__all__ = ["Features", "Rows", "check_feats", "check_rows"]
 
 _Self = TypeVar("_Self", bound="Features")
 Rows = TypeVar("Rows", bound="Features")
@@ -117,13 +116,6 @@ def check_feats(function: str, feats: Tensor) -> None:
     check_cpu(function, feats)
     check_shape(f"{function}: feats", feats, (None, None), remedy)
     check_dtype(f"{function}: feats", feats, _FLOATING, "Convert them with .float().")
-
-
-def check_batch_size(function: str, batch_size: object) -> None:
-    """Raise unless ``batch_size`` is an integer or None."""
-    if batch_size is not None:
-        remedy = "Count the batch elements, empty ones included."
-        check_integer(f"{function}: batch_size", batch_size, remedy)
 
 
 def check_rows(function: str, x: Any, *channels: int) -> None:

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite.errors import triple
+from torchsparse_lite.errors import Triple, triple
 from torchsparse_lite.ops.sparse_conv import Pairs
 
 __all__ = ["ConvGeometry", "KernelMap", "NeighborTable"]
-
-Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torchsparse_lite.errors import (
     check_type,
     refuse,
 )
-from torchsparse_lite.features import Features, check_batch_size, check_feats
+from torchsparse_lite.features import Features, check_feats
 from torchsparse_lite.ops.coords import MAX_BATCH_SIZE
 
 __all__ = ["PointTensor"]
@@ -46,7 +46,6 @@ class PointTensor(Features):
         if coords.shape[1] == 3:
             coords = torch.cat([coords.new_zeros((coords.shape[0], 1)), coords], dim=1)
         check_shape("PointTensor: coords", coords, (feats.shape[0], 4), remedy)
-        check_batch_size("PointTensor", batch_size)
         batch = coords[:, 0]
         is_wrong = (batch != batch.floor()) | (batch < 0) | (batch >= MAX_BATCH_SIZE)
         if bool(is_wrong.any()):

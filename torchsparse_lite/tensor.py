@@ -23,7 +23,7 @@ from torchsparse_lite.errors import (
     refuse,
     triple,
 )
-from torchsparse_lite.features import Features, check_batch_size, check_feats, check_rows
+from torchsparse_lite.features import Features, check_feats, check_rows
 from torchsparse_lite.manager import CoordinateManager
 
 __all__ = ["SparseTensor", "cat", "check_sparse", "sparse_list"]
@@ -74,7 +74,6 @@ class SparseTensor(Features):
                 "Give one row of features per coordinate.",
             )
         check_same_device("SparseTensor: feats", feats, coords, "coords")
-        check_batch_size("SparseTensor", batch_size)
         shape = None
         if spatial_shape is not None:
             shape = _extent("SparseTensor: spatial_shape", spatial_shape)
@@ -459,6 +458,8 @@ def _joint_shape(a: SparseTensor, b: SparseTensor) -> Triple | None:
 
 def _joined(a: SparseTensor, b: SparseTensor) -> SparseTensor:
     """``a`` in the joint extent, with a manager that knows what both were made from."""
+    if a.level is b.level and a.manager is b.manager:
+        return a
     level, shape = a.level, _joint_shape(a, b)
     if shape != level.spatial_shape:
         level = Level(

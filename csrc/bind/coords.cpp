@@ -8,12 +8,29 @@
 #include <optional>
 
 #include "bind/allocate.h"
+#include "bind/coords.h"
 #include "bind/geometry.h"
 #include "bind/module.h"
 #include "cpu/parallel.h"
 #include "cpu/sites.h"
 
 namespace tsl::bind {
+
+void check_range(const TensorView& coords, const std::string& function, int threads) {
+  const Coord* const data = coords.coords("check_range: coords");
+  int64_t bad;
+  {
+    const py::gil_scoped_release release;
+    bad = cpu::first_out_of_range(data, coords.shape[0], threads);
+  }
+  if (bad == cpu::kNoBadRow) return;
+  const Coord& c = data[bad];
+  throw ValueError(message(function, ": coords must have batch in 0..", kBatchMax,
+                           " and x, y, z in [", kAxisMin, ", ", kAxisMax, "], got (", c.batch, ", ",
+                           c.x, ", ", c.y, ", ", c.z, ") in row ", bad,
+                           ". Columns are batch, x, y, z; use larger voxels or shift the cloud."));
+}
+
 namespace {
 
 void quantize(const TensorView& points, const std::optional<TensorView>& batch,
@@ -42,21 +59,6 @@ void quantize(const TensorView& points, const std::optional<TensorView>& batch,
                            ". Use larger voxels, another origin, or crop the cloud."));
 }
 
-void check_range(const TensorView& coords, const std::string& function, int threads) {
-  const Coord* const data = coords.coords("check_range: coords");
-  int64_t bad;
-  {
-    const py::gil_scoped_release release;
-    bad = cpu::first_out_of_range(data, coords.shape[0], threads);
-  }
-  if (bad == cpu::kNoBadRow) return;
-  const Coord& c = data[bad];
-  throw ValueError(message(function, ": coords must have batch in 0..", kBatchMax,
-                           " and x, y, z in [", kAxisMin, ", ", kAxisMax, "], got (", c.batch, ", ",
-                           c.x, ", ", c.y, ", ", c.z, ") in row ", bad,
-                           ". Columns are batch, x, y, z; use larger voxels or shift the cloud."));
-}
-
 bool is_morton_ordered(const TensorView& coords, int threads) {
   const Coord* const data = coords.coords("is_morton_ordered: coords");
   const py::gil_scoped_release release;
@@ -75,6 +77,7 @@ void unique_coords(const TensorView& coords, const TensorView& point_to_voxel,
     const py::gil_scoped_release release;
     unique = cpu::unique_coords(data, count, threads);
   }
+  if (!unique.all_in_range) check_range(coords, "unique_coords", threads);
   const int64_t groups = static_cast<int64_t>(unique.group_ptr.size()) - 1;
   const auto [voxels, ptr] = allocate<2>(allocator, groups);
   Coord* const voxel =

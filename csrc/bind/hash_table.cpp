@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "bind/coords.h"
 #include "bind/module.h"
 #include "cpu/parallel.h"
 #include "kernels/hash_insert.h"
@@ -40,12 +41,12 @@ dlpack::DeviceType device_of(const TensorView& view) {
 void hash_build(const TensorView& coords, const TableTensors& tensors, int threads) {
   const dlpack::DeviceType device = device_of(coords);
   const int64_t count = coords.shape[0];
-  coords.expect("hash_build: coords", DType::kInt32, {-1, 4}, device);
+  const Coord* const sites = coords.coords("hash_build: coords", device);
   const HashTableView table = table_of(tensors, "hash_build", device);
   TSL_CHECK(table.capacity >= hash_capacity(static_cast<uint64_t>(count)), ValueError,
             "hash_build: keys must have room for twice the coordinates, got ", table.capacity,
             " slots for ", count, ". Allocate hash_capacity(n) + 1.");
-  const HashInsert insert{coords.as<Coord>(), table};
+  const HashInsert insert{sites, table};
 #ifdef TSL_WITH_CUDA
   if (device == dlpack::kCuda) {
     void* const stream = current_stream(coords);
@@ -57,10 +58,11 @@ void hash_build(const TensorView& coords, const TableTensors& tensors, int threa
   TSL_CHECK(device == dlpack::kCpu, MachineError,
             "hash_build: coords must be on the CPU, got CUDA. ",
             "This build has no CUDA part: install nvcc and reinstall with TSL_CUDA=ON.");
+  check_range(coords, "hash_build", threads);
   const py::gil_scoped_release release;
   std::fill(table.keys, table.keys + table.capacity + 1, kEmptyKey);
   std::fill(table.rows, table.rows + table.capacity + 1, kNoRow);
-  std::fill(table.filter, table.filter + table.capacity * kFilterBitsPerSlot / 32, 0u);
+  std::fill(table.filter, table.filter + table.filter_words(), 0u);
   cpu::for_each(count, threads, insert);
 }
 
@@ -68,10 +70,10 @@ void hash_lookup(const TableTensors& tensors, const TensorView& coords, const Te
                  int threads) {
   const dlpack::DeviceType device = device_of(coords);
   const int64_t count = coords.shape[0];
-  coords.expect("hash_lookup: coords", DType::kInt32, {-1, 4}, device);
+  const Coord* const sites = coords.coords("hash_lookup: coords", device);
   found.expect("hash_lookup: found", DType::kInt64, {count}, device);
   const HashTableView table = table_of(tensors, "hash_lookup", device);
-  const HashLookup lookup{coords.as<Coord>(), table, found.as<int64_t>()};
+  const HashLookup lookup{sites, table, found.as<int64_t>()};
 #ifdef TSL_WITH_CUDA
   if (device == dlpack::kCuda) {
     void* const stream = current_stream(coords);

@@ -6,7 +6,10 @@
 #include "bind/allocate.h"
 #include "bind/geometry.h"
 #include "bind/hash_table.h"
+#include "bind/index_checks.h"
 #include "bind/module.h"
+#include "core/descent.h"
+#include "cpu/parallel.h"
 #include "cpu/sparse_conv.h"
 
 namespace tsl::bind {
@@ -46,16 +49,6 @@ void neighbors_search(const TensorView& coords, const TableTensors& table,
   }
 }
 
-NeighborTable table_of(const TensorView& mask, const TensorView& ptr, const TensorView& rows,
-                       const char* function) {
-  const int64_t count = mask.shape[0];
-  mask.expect(message(function, ": mask").c_str(), DType::kInt32, {-1, -1});
-  ptr.expect(message(function, ": ptr").c_str(), DType::kInt64, {count + 1});
-  rows.expect(message(function, ": rows").c_str(), DType::kInt32, {-1});
-  return NeighborTable{mask.as<uint32_t>(), ptr.as<int64_t>(), rows.as<int32_t>(),
-                       static_cast<int>(mask.shape[1])};
-}
-
 void neighbors_descend(const TensorView& cell_mask, const TensorView& cell_ptr,
                        const TensorView& cell_rows, const TensorView& child_ptr,
                        const TensorView& child_mask, const TensorView& mask, const TensorView& ptr,
@@ -65,27 +58,35 @@ void neighbors_descend(const TensorView& cell_mask, const TensorView& cell_ptr,
   mask.expect("neighbors_descend: mask", DType::kInt32, {-1, 1});
   ptr.expect("neighbors_descend: ptr", DType::kInt64, {children + 1});
   const cpu::Descent descent{
-      table_of(cell_mask, cell_ptr, cell_rows, "neighbors_descend"),
+      neighbor_table({cell_mask, cell_ptr, cell_rows}, kDescentTaps, "neighbors_descend", threads),
       child_ptr.expect("neighbors_descend: child_ptr", DType::kInt32, {cells + 1}).as<int32_t>(),
       child_mask.expect("neighbors_descend: child_mask", DType::kUInt8, {cells}).as<uint8_t>(),
       cells};
   TSL_CHECK(descent.child_ptr[cells] == children, ValueError,
             "neighbors_descend: mask must have one row per child, got ", children, " for ",
             descent.child_ptr[cells], " children. Pass the level that was coarsened.");
+  check_rows(cell_rows, 0, cells, "neighbors_descend: rows", threads);
+  const int64_t bad = cpu::find_first(cells, threads, [&](int64_t cell) {
+    const int64_t begin = cell == 0 ? 0 : descent.child_ptr[cell];
+    return descent.child_ptr[cell] != begin ||
+           descent.child_ptr[cell + 1] - begin != count_bits(descent.child_mask[cell]);
+  });
+  TSL_CHECK(bad == cpu::kNoBadRow, ValueError,
+            "neighbors_descend: child_ptr must count the bits of ",
+            "child_mask, got another count in cell ", bad, ". Pass what coarsen returned.");
   run_search(descent, mask, ptr, allocator, threads);
 }
 
 void pairs_by_tap(const TensorView& mask, const TensorView& ptr, const TensorView& rows,
                   const TensorView& in_index, const TensorView& out_index,
                   const TensorView& tap_ptr, int threads) {
-  const NeighborTable table = table_of(mask, ptr, rows, "pairs_by_tap");
   const int64_t num_out = mask.shape[0];
   const int64_t pairs = rows.shape[0];
   const int volume = static_cast<int>(tap_ptr.shape[0] - 1);
   tap_ptr.expect("pairs_by_tap: tap_ptr", DType::kInt64, {-1});
-  TSL_CHECK(mask_words(volume) == table.words, ValueError, "pairs_by_tap: tap_ptr must have ",
-            "kernel_volume + 1 entries for ", table.words, " mask words, got ", volume + 1,
-            ". Pass the kernel volume of the map.");
+  TSL_CHECK(volume > 0, ValueError, "pairs_by_tap: kernel_volume must be positive, got ", volume,
+            ". Pass that of the map.");
+  const NeighborTable table = neighbor_table({mask, ptr, rows}, volume, "pairs_by_tap", threads);
   int32_t* const in =
       in_index.expect("pairs_by_tap: in_index", DType::kInt32, {pairs}).as<int32_t>();
   int32_t* const out =
@@ -109,6 +110,8 @@ void transpose_pairs(const TensorView& in_index, const TensorView& out_index,
   const int64_t* const ptr =
       tap_ptr.expect("transpose_pairs: tap_ptr", DType::kInt64, {-1}).as<int64_t>();
   const py::gil_scoped_release release;
+  check_rows(in_index, 0, num_in, "transpose_pairs: in_index", threads);
+  check_ptr(tap_ptr, pairs, "transpose_pairs: tap_ptr", threads);
   cpu::transpose_pairs(in, out, ptr, volume, num_in, to_in, to_out, threads);
 }
 
@@ -122,7 +125,10 @@ void tile_pairs(const TensorView& out_index, const TensorView& tap_ptr, int64_t 
       tap_ptr.expect("tile_pairs: tap_ptr", DType::kInt64, {-1}).as<int64_t>();
   int64_t* const to =
       tile_ptr.expect("tile_pairs: tile_ptr", DType::kInt64, {-1, volume}).as<int64_t>();
+  TSL_CHECK(tile_rows > 0, ValueError, "tile_pairs: tile_rows must be positive, got ", tile_rows,
+            ". Use tile_rows(num_out).");
   const py::gil_scoped_release release;
+  check_ptr(tap_ptr, out_index.shape[0], "tile_pairs: tap_ptr", threads);
   cpu::tile_pairs(out, ptr, volume, tile_rows, tiles, to, threads);
 }
 

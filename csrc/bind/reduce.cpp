@@ -6,36 +6,14 @@
 #include <optional>
 #include <string>
 
+#include "bind/dispatch.h"
+#include "bind/index_checks.h"
 #include "bind/module.h"
-#include "bind/pair_tiles.h"
-#include "cpu/parallel.h"
 
 namespace tsl::bind {
 namespace {
 
 constexpr int64_t kMissing = -1;  // an entry of an index that is skipped
-
-/// Refuses entries of an index that are not rows from `first` to `count` - 1.
-void check_rows(const TensorView& index, int64_t first, int64_t count, const char* argument,
-                int threads) {
-  const int64_t* const rows = index.as<int64_t>();
-  const int64_t bad = cpu::find_first(
-      index.size(), threads, [&](int64_t i) { return rows[i] < first || rows[i] >= count; });
-  TSL_CHECK(bad == cpu::kNoBadRow, ValueError, argument, " must be rows from ", first, " to ",
-            count - 1, ", got ", rows[bad], " in entry ", bad, ". Point at existing rows.");
-}
-
-/// Refuses a ptr that does not cut `count` rows into consecutive segments.
-void check_ptr(const TensorView& ptr, int64_t count, const char* argument, int threads) {
-  const int64_t* const begin = ptr.as<int64_t>();
-  const int64_t last = ptr.shape[0] - 1;
-  const int64_t bad = cpu::find_first(last + 1, threads, [&](int64_t i) {
-    return begin[i] < (i == 0 ? 0 : begin[i - 1]) || (i == 0 && begin[i] > 0) ||
-           (i == last && begin[i] != count);
-  });
-  TSL_CHECK(bad == cpu::kNoBadRow, ValueError, argument, " must ascend from 0 to ", count, ", got ",
-            begin[bad], " in entry ", bad, ". Give where each segment begins, and the end.");
-}
 
 void max_pool(const TensorView& feats, const TensorView& in_index, const TensorView& out_index,
               const TensorView& tile_ptr, int64_t tile_rows, const TensorView& out,
@@ -45,9 +23,9 @@ void max_pool(const TensorView& feats, const TensorView& in_index, const TensorV
   feats.expect("max_pool: feats", dtype, {-1, -1});
   out.expect("max_pool: out", dtype, {-1, channels});
   argmax.expect("max_pool: argmax", DType::kInt32, {out.shape[0], channels});
-  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows, out.shape[0],
-                                          tile_ptr.shape[1], "max_pool");
   const py::gil_scoped_release release;
+  const cpu::PairTiles pairs = pair_tiles({in_index, out_index, tile_ptr, tile_rows},
+                                          feats.shape[0], out.shape[0], "max_pool", threads);
   dispatch_plain(dtype, "max_pool", [&](auto tag) {
     using T = decltype(tag);
     cpu::max_pool(pairs, feats.as<T>(), channels, out.as<T>(), argmax.as<int32_t>(), threads);
@@ -63,9 +41,10 @@ void max_pool_backward(const TensorView& grad_out, const TensorView& argmax,
   grad_out.expect("max_pool_backward: grad_out", dtype, {-1, -1});
   argmax.expect("max_pool_backward: argmax", DType::kInt32, {grad_out.shape[0], channels});
   grad_in.expect("max_pool_backward: grad_in", dtype, {-1, channels});
-  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows,
-                                          grad_in.shape[0], tile_ptr.shape[1], "max_pool_backward");
   const py::gil_scoped_release release;
+  const cpu::PairTiles pairs =
+      pair_tiles({in_index, out_index, tile_ptr, tile_rows}, grad_out.shape[0], grad_in.shape[0],
+                 "max_pool_backward", threads);
   dispatch_plain(dtype, "max_pool_backward", [&](auto tag) {
     using T = decltype(tag);
     cpu::max_pool_backward(pairs, grad_out.as<T>(), argmax.as<int32_t>(), channels, grad_in.as<T>(),

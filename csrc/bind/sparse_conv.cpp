@@ -6,8 +6,9 @@
 #include <optional>
 #include <string>
 
+#include "bind/dispatch.h"
+#include "bind/index_checks.h"
 #include "bind/module.h"
-#include "bind/pair_tiles.h"
 
 namespace tsl::bind {
 namespace {
@@ -38,6 +39,23 @@ void dispatch(DType dtype, const cpu::SimdKernels& kernels, const char* function
   }
 }
 
+void check_groups(int groups, int64_t in_channels, int64_t out_channels, const char* function) {
+  TSL_CHECK(groups > 0 && in_channels % groups == 0 && out_channels % groups == 0, ValueError,
+            function, ": groups must divide in_channels (", in_channels, ") and out_channels (",
+            out_channels, "), got ", groups, ". Pick a common divisor.");
+}
+
+/// A full tap pairs every output row, so that its products need not be added to zeros.
+void check_full_tap(const cpu::PairTiles& pairs, int full_tap) {
+  if (full_tap == -1) return;
+  const bool is_tap = full_tap >= 0 && full_tap < pairs.kernel_volume;
+  const int64_t found =
+      is_tap ? pairs.first_pair(pairs.num_tiles(), full_tap) - pairs.first_pair(0, full_tap) : 0;
+  TSL_CHECK(is_tap && found == pairs.num_out, ValueError,
+            "sparse_conv: full_tap must be a tap with a pair for each of the ", pairs.num_out,
+            " output rows, got tap ", full_tap, " with ", found, ". Leave it out: -1.");
+}
+
 void sparse_conv(const TensorView& feats, const TensorView& weight,
                  const std::optional<TensorView>& bias, const std::optional<TensorView>& residual,
                  const TensorView& in_index, const TensorView& out_index,
@@ -51,19 +69,24 @@ void sparse_conv(const TensorView& feats, const TensorView& weight,
   out.expect("sparse_conv: out", dtype, {-1, -1});
   const int64_t in_channels = feats.shape[1];
   const int64_t out_channels = out.shape[1];
+  check_groups(groups, in_channels, out_channels, "sparse_conv");
   const int64_t stored_columns = transposed ? in_channels : out_channels;
   const int64_t stored_rows = (transposed ? out_channels : in_channels) / groups;
   weight.expect("sparse_conv: weight", dtype, {-1, stored_rows, stored_columns});
   if (bias) bias->expect("sparse_conv: bias", dtype, {out_channels});
   if (residual) residual->expect("sparse_conv: residual", dtype, {num_out, out_channels});
-  const cpu::PairTiles pairs =
-      pair_tiles(in_index, out_index, tile_ptr, tile_rows, num_out, volume, "sparse_conv");
+  tile_ptr.expect("sparse_conv: tile_ptr", DType::kInt64, {-1, volume});
   const cpu::WeightLayout layout{static_cast<int>(volume),
                                  groups,
                                  static_cast<int>(in_channels / groups),
                                  static_cast<int>(out_channels / groups),
                                  transposed,
                                  mirrored};
+  const cpu::SimdKernels& kernels = kernels_named(simd);
+  const py::gil_scoped_release release;
+  const cpu::PairTiles pairs = pair_tiles({in_index, out_index, tile_ptr, tile_rows},
+                                          feats.shape[0], num_out, "sparse_conv", threads);
+  check_full_tap(pairs, full_tap);
   const auto run = [&](auto tag, const auto& kernels) {
     using S = decltype(tag);
     const cpu::ConvArguments<S> arguments{pairs,
@@ -77,8 +100,6 @@ void sparse_conv(const TensorView& feats, const TensorView& weight,
                                           relu};
     cpu::sparse_conv(arguments, kernels, threads);
   };
-  const cpu::SimdKernels& kernels = kernels_named(simd);
-  const py::gil_scoped_release release;
   dispatch(dtype, kernels, "sparse_conv", run);
 }
 
@@ -91,16 +112,19 @@ void sparse_conv_weight_grad(const TensorView& feats, const TensorView& grad_out
   feats.expect("sparse_conv_weight_grad: feats", dtype, {-1, -1});
   grad_out.expect("sparse_conv_weight_grad: grad_out", dtype, {-1, -1});
   const int64_t volume = grad_weight.shape[0];
-  const int64_t cin = feats.shape[1] / groups;
   const int64_t out_channels = grad_out.shape[1];
+  check_groups(groups, feats.shape[1], out_channels, "sparse_conv_weight_grad");
+  const int64_t cin = feats.shape[1] / groups;
   grad_weight.expect("sparse_conv_weight_grad: grad_weight",
                      dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32,
                      {-1, cin, out_channels});
-  // The tiles only cut the work, so lists read backwards (tiles over the other side) will do as
-  // well.
-  const int64_t tiled_rows = (tile_ptr.shape[0] - 1) * tile_rows;
-  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows, tiled_rows,
-                                          volume, "sparse_conv_weight_grad");
+  tile_ptr.expect("sparse_conv_weight_grad: tile_ptr", DType::kInt64, {-1, volume});
+  const cpu::SimdKernels& kernels = kernels_named(simd);
+  const py::gil_scoped_release release;
+  // Lists read backwards (tiles over the other side) will do as well.
+  const cpu::PairTiles pairs =
+      untiled_pairs({in_index, out_index, tile_ptr, tile_rows}, feats.shape[0], grad_out.shape[0],
+                    "sparse_conv_weight_grad", threads);
   const auto run = [&](auto tag, const auto& kernels) {
     using S = decltype(tag);
     using A = std::conditional_t<std::is_same_v<S, double>, double, float>;
@@ -113,8 +137,6 @@ void sparse_conv_weight_grad(const TensorView& feats, const TensorView& grad_out
                                                    static_cast<int>(out_channels / groups)};
     cpu::sparse_conv_weight_grad(arguments, kernels, threads);
   };
-  const cpu::SimdKernels& kernels = kernels_named(simd);
-  const py::gil_scoped_release release;
   dispatch(dtype, kernels, "sparse_conv_weight_grad", run);
 }
 
@@ -129,9 +151,10 @@ void channelwise_conv(const TensorView& feats, const std::optional<TensorView>& 
   out.expect("channelwise_conv: out", dtype, {-1, channels});
   if (weight) weight->expect("channelwise_conv: weight", dtype, {volume, channels});
   if (bias) bias->expect("channelwise_conv: bias", dtype, {channels});
-  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows, out.shape[0],
-                                          volume, "channelwise_conv");
   const py::gil_scoped_release release;
+  const cpu::PairTiles pairs =
+      pair_tiles({in_index, out_index, tile_ptr, tile_rows}, feats.shape[0], out.shape[0],
+                 "channelwise_conv", threads);
   dispatch_plain(dtype, "channelwise_conv", [&](auto tag) {
     using S = decltype(tag);
     const cpu::ChannelwiseTask<S> task{pairs,
@@ -154,10 +177,11 @@ void channelwise_weight_grad(const TensorView& feats, const TensorView& grad_out
   feats.expect("channelwise_weight_grad: feats", dtype, {-1, -1});
   grad_out.expect("channelwise_weight_grad: grad_out", dtype, {-1, channels});
   grad_weight.expect("channelwise_weight_grad: grad_weight", dtype, {-1, channels});
-  const int64_t tiled_rows = (tile_ptr.shape[0] - 1) * tile_rows;
-  const cpu::PairTiles pairs = pair_tiles(in_index, out_index, tile_ptr, tile_rows, tiled_rows,
-                                          volume, "channelwise_weight_grad");
+  tile_ptr.expect("channelwise_weight_grad: tile_ptr", DType::kInt64, {-1, volume});
   const py::gil_scoped_release release;
+  const cpu::PairTiles pairs =
+      untiled_pairs({in_index, out_index, tile_ptr, tile_rows}, feats.shape[0], grad_out.shape[0],
+                    "channelwise_weight_grad", threads);
   dispatch_plain(dtype, "channelwise_weight_grad", [&](auto tag) {
     using S = decltype(tag);
     cpu::channelwise_weight_grad(pairs, feats.as<S>(), grad_out.as<S>(), static_cast<int>(channels),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "bind/tensor_view.h"
 
+#include <limits>
 #include <string>
 
 namespace tsl::bind {
@@ -160,6 +161,13 @@ const TensorView& TensorView::expect(const char* argument, DType wanted,
   TSL_CHECK(on_device, ValueError, argument, " must be on device type ", int{wanted_device},
             " (1: cpu, 2: cuda), got ", device.type, ". Move it with .to().");
   return *this;
+}
+
+const Coord* TensorView::coords(const char* argument, dlpack::DeviceType wanted_device) const {
+  expect(argument, DType::kInt32, {-1, 4}, wanted_device);
+  TSL_CHECK(shape[0] <= std::numeric_limits<int32_t>::max(), ValueError, argument,
+            " must have fewer than 2^31 rows, got ", shape[0], ". Split the cloud.");
+  return static_cast<const Coord*>(data);
 }
 
 }  // namespace tsl::bind

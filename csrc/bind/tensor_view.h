@@ -45,10 +45,8 @@ struct TensorView {
                            std::initializer_list<int64_t> extents,
                            dlpack::DeviceType wanted_device = dlpack::kCpu) const;
 
-  /// (N, 4) int32 on the CPU.
-  const Coord* coords(const char* argument) const {
-    return expect(argument, DType::kInt32, {-1, 4}).as<Coord>();
-  }
+  /// (N, 4) int32; rows are numbered in int32, so there are fewer than 2^31.
+  const Coord* coords(const char* argument, dlpack::DeviceType wanted_device = dlpack::kCpu) const;
 };
 
 const char* name_of(DType dtype);

@@ -3,9 +3,9 @@
 //
 // Both keys hold batch (10 bits) and three axes (18 bits each, biased by 2^17), so they are unique
 // over the whole legal range and use every bit of the word:
-//   packed key   batch | x | y | z            neighbours differ by a constant: used by the hash
-//   table Morton key   batch | interleaved x, y, z  children of a cell are contiguous: used for row
-//   order
+//
+//   packed key  batch | x | y | z             neighbours differ by a constant; for the hash table
+//   Morton key  batch | interleaved x, y, z   children of a cell are contiguous; for the row order
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,11 @@ struct Coord {
 };
 
 constexpr int kAxisBits = 18;
+constexpr int kBatchBits = 10;
 constexpr int32_t kAxisBias = int32_t{1} << (kAxisBits - 1);
 constexpr int32_t kAxisMin = -kAxisBias;
 constexpr int32_t kAxisMax = kAxisBias - 1;
-constexpr int32_t kBatchMax = 1023;
+constexpr int32_t kBatchMax = (1 << kBatchBits) - 1;
 constexpr int kPackedShiftX = 2 * kAxisBits;
 constexpr int kPackedShiftY = kAxisBits;
 constexpr int kBatchShift = 3 * kAxisBits;

@@ -44,6 +44,9 @@ struct HashTableView {
   uint32_t* filter;   // (capacity * kFilterBitsPerSlot / 32,) zeros
   uint64_t capacity;  // a power of two
 
+  TSL_HOST_DEVICE int64_t filter_words() const {
+    return static_cast<int64_t>(capacity) * kFilterBitsPerSlot / 32;
+  }
   TSL_HOST_DEVICE uint64_t home(uint64_t hash) const { return hash & (capacity - 1); }
   TSL_HOST_DEVICE uint64_t filter_bit(uint64_t hash) const {
     return (hash >> kFilterShift) & (capacity * kFilterBitsPerSlot - 1);

@@ -24,14 +24,6 @@ struct NeighborTable {
   const int32_t* rows;   // (num_pairs,) input rows, taps ascending
   int words;
 
-  /// Number of set bits of `row` below `tap`: where that tap's input stands behind ptr[row].
-  TSL_HOST_DEVICE int rank(int64_t row, int tap) const {
-    const uint32_t* const word = mask + row * words;
-    int below = 0;
-    for (int w = 0; w < tap / kMaskBits; ++w) below += count_bits(word[w]);
-    return below + count_bits(word[tap / kMaskBits] & ((1u << (tap % kMaskBits)) - 1u));
-  }
-
   /// visit(tap, input row) for every neighbour of `row`, taps ascending.
   template <class Visit>
   TSL_HOST_DEVICE void for_each(int64_t row, const Visit& visit) const {

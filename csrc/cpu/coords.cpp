@@ -27,7 +27,7 @@ struct KeyBits {
 
 int bit_length(uint32_t value) {
   int bits = 0;
-  while (value >> bits) ++bits;
+  for (; value; value >>= 1) ++bits;
   return bits;
 }
 
@@ -136,6 +136,7 @@ bool is_morton_ordered(const Coord* coords, int64_t count, int threads) {
 
 UniqueCoords unique_coords(const Coord* coords, int64_t count, int threads) {
   const KeyBits bits = key_bits(coords, count);
+  if (bits.axis > kAxisBits || bits.batch > kBatchBits) return UniqueCoords{{}, {}, false};
   const int row_bits = bit_length(static_cast<uint32_t>(count));
   const size_t size = static_cast<size_t>(count);
   if (bits.total() + row_bits <= 64) {

@@ -33,6 +33,7 @@ bool is_morton_ordered(const Coord* coords, int64_t count, int threads);
 struct UniqueCoords {
   std::vector<int32_t> order;      // (count,) rows, group after group
   std::vector<int32_t> group_ptr;  // (groups + 1,) into order
+  bool all_in_range = true;        // if not, the rest is empty
 };
 
 UniqueCoords unique_coords(const Coord* coords, int64_t count, int threads);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/check.h"
 #include "core/descent.h"
 #include "cpu/parallel.h"
 #include "cpu/simd/kernels.h"
@@ -311,6 +312,9 @@ void transpose_pairs(const int32_t* in_index, const int32_t* out_index, const in
       new_in[next] = row;
       new_out[next++] = static_cast<int32_t>(input);
     }
+    TSL_CHECK(next == end, ValueError,
+              "transpose_pairs: in_index must name an input once per tap, ", "got ", end - next,
+              " repeats in tap ", tap, ". Pass the pairs of a kernel map.");
   });
 }
 

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <vector>
 
 namespace tsl::cpu {
@@ -26,7 +27,8 @@ inline int worker_count(int64_t tasks, int threads) {
   return static_cast<int>(std::min<int64_t>(tasks, threads));
 }
 
-/// body(task, worker) for every task in [0, tasks), in no order; worker in [0, worker_count).
+/// body(task, worker) for every task in [0, tasks), in no order; worker in [0, worker_count). What
+/// a body throws (memory can run out) ends the loop and is thrown again here.
 template <class Body>
 void parallel_tasks(int64_t tasks, int threads, const Body& body) {
   const int workers = worker_count(tasks, threads);
@@ -36,13 +38,21 @@ void parallel_tasks(int64_t tasks, int threads, const Body& body) {
   }
   std::atomic<int64_t> next_task{0};
   std::atomic<int> next_worker{0};
+  std::atomic<bool> has_failed{false};
+  std::exception_ptr failure;
 #pragma omp parallel num_threads(workers)
   {
     const int worker = next_worker.fetch_add(1, std::memory_order_relaxed);
-    for (int64_t task; (task = next_task.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
-      body(task, worker);
+    try {
+      for (int64_t task; (task = next_task.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
+        body(task, worker);
+      }
+    } catch (...) {
+      next_task.store(tasks, std::memory_order_relaxed);
+      if (!has_failed.exchange(true)) failure = std::current_exception();
     }
   }
+  if (failure) std::rethrow_exception(failure);
 }
 
 /// [0, count) cut into equal consecutive blocks of at least `min_block` items, at most one a

@@ -204,8 +204,9 @@ void sparse_conv_weight_grad(const WeightGradArguments<S, A>& arguments,
 
   // A sweep goes over as many tiles as the cache holds rows of, but not fewer than pay for walking
   // over the whole gradient once more.
-  const int64_t row_bytes = int64_t{arguments.groups} * (arguments.cin + arguments.cout) *
-                            static_cast<int64_t>(sizeof(S));
+  const int64_t row_bytes = std::max(int64_t{arguments.groups} * (arguments.cin + arguments.cout) *
+                                         static_cast<int64_t>(sizeof(S)),
+                                     int64_t{1});
   const int64_t grad_bytes = rows * padded_out * static_cast<int64_t>(sizeof(A));
   const int64_t sweep_rows = std::max(kGradCacheBytes / row_bytes, grad_bytes / (2 * row_bytes));
   const int64_t sweep_tiles = std::max<int64_t>(sweep_rows / pairs.tile_rows, 1);

@@ -11,6 +11,7 @@ struct ClearTable {
   __host__ __device__ void operator()(int64_t slot) const {
     table.keys[slot] = kEmptyKey;
     table.rows[slot] = kNoRow;
+    if (slot < table.filter_words()) table.filter[slot] = 0;
   }
 };
 

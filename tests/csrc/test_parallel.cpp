@@ -13,7 +13,8 @@ using namespace tsl;
 TEST(every_task_runs_once) {
   for (const int threads : {1, 2, 5}) {
     std::vector<std::atomic<int>> runs(1000);
-    cpu::parallel_tasks(1000, threads, [&](int64_t task, int) { ++runs[static_cast<size_t>(task)]; });
+    cpu::parallel_tasks(1000, threads,
+                        [&](int64_t task, int) { ++runs[static_cast<size_t>(task)]; });
     for (const std::atomic<int>& count : runs) CHECK_EQ(count.load(), 1);
   }
 }

@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.nn.container import Sequential
@@ -66,9 +66,9 @@ def fold_batch_norm(conv: Conv3d, norm: nn.BatchNorm1d | nn.SyncBatchNorm) -> Co
             "Pass the norm that follows the convolution.",
         )
     folded = copy.deepcopy(conv)
-    for name in ("weight", "bias"):
-        if is_parametrized(folded, name):
-            remove_parametrizations(folded, name)
+    if is_parametrized(folded):  # torch's own removal would change the class that conv shares
+        folded.__class__ = type_before_parametrizations(conv)
+        del folded.parametrizations
     with torch.no_grad():
         scale = torch.rsqrt(norm.running_var.double() + norm.eps)
         if norm.weight is not None:
@@ -78,7 +78,7 @@ def fold_batch_norm(conv: Conv3d, norm: nn.BatchNorm1d | nn.SyncBatchNorm) -> Co
             shift = shift + norm.bias.double()
         if conv.bias is not None:
             shift = shift + conv.bias.double() * scale
-        folded.weight.copy_(conv.weight.double() * scale)
+        folded.weight = nn.Parameter((conv.weight.double() * scale).to(conv.weight.dtype))
         folded.bias = nn.Parameter(shift.to(conv.weight.dtype))
     return folded
 

@@ -16,6 +16,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from torchsparse_lite.errors import refuse_cuda
+
 __all__ = ["Autograd", "data_dependent_size", "define_op", "opaque"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -103,11 +105,7 @@ def data_dependent_size() -> Any:
 
 def _refuse_cuda(name: str) -> Callable[..., Any]:
     def kernel(*_: object, **__: object) -> Any:
-        message = (
-            f"{name}: tensors must be on the CPU in this version, got CUDA tensors. "
-            "Move the model and its input with .cpu()."
-        )
-        raise RuntimeError(message)
+        refuse_cuda(name)
 
     return kernel
 

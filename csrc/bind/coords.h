@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <string>
+
+#include "bind/tensor_view.h"
+
+namespace tsl::bind {
+
+/// Refuses coordinates outside the representable range; `function` starts the message.
+void check_range(const TensorView& coords, const std::string& function, int threads);
+
+}  // namespace tsl::bind
