@@ -46,7 +46,7 @@ def _facade(
                 (closed if rng.random() < blind else opened).append(corners)
     plinth = np.array([_wall(start, stop, foot - 1.5, foot)])
     meshes = [Mesh.of(quads(np.concatenate([plinth, *([np.array(closed)] if closed else [])])), wall, tone)]
-    kinds = ((opened, window, depth, Material.GLASS), (shop, (0.06, 0.06, 0.15, 0.15), 0.15, Material.GLASS))
+    kinds = ((opened, window, depth, Material.WINDOW), (shop, (0.06, 0.06, 0.15, 0.15), 0.15, Material.WINDOW))
     for group, margins, recess, inner in (*kinds, (doors, (0.25, 0.25, 0.0, 0.22), 0.3, Material.WOOD)):
         if group:
             frame, face = panels(np.array(group), margins, recess)

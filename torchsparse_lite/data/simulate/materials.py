@@ -79,6 +79,7 @@ class Material(IntEnum):
     LEAF = 14
     CLOTH = 15
     SKIN = 16
+    WINDOW = 17
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ SURFACES: Final[dict[Material, Surface]] = {
     Material.ASPHALT: Surface(0.27, 0.05, 0.004, 0.0, 0.002),
     Material.PAVING: Surface(0.32, 0.05, 0.004, 0.0, 0.002),
     Material.MARKING: Surface(0.52, 0.15, 0.003, 0.0, 0.002),
-    Material.SOIL: Surface(0.36, 0.07, 0.025, 0.0, 0.01),
+    Material.SOIL: Surface(0.36, 0.07, 0.03, 0.0, 0.01),
     Material.PLASTER: Surface(0.45, 0.06, 0.003, 0.0, 0.003),
     Material.BRICK: Surface(0.34, 0.07, 0.006, 0.0, 0.003),
     Material.ROOF: Surface(0.28, 0.07, 0.015, 0.0, 0.01),
@@ -115,9 +116,10 @@ SURFACES: Final[dict[Material, Surface]] = {
     Material.TYRE: Surface(0.05, 0.03, 0.004, 0.0, 0.12),
     Material.REFLECTOR: Surface(0.85, 0.20, 0.003, 0.0, 0.0),
     Material.BARK: Surface(0.33, 0.09, 0.012, 0.0, 0.005),
-    Material.LEAF: Surface(0.37, 0.11, 0.02, 0.0, 0.03),
+    Material.LEAF: Surface(0.37, 0.11, 0.01, 0.0, 0.02),
     Material.CLOTH: Surface(0.36, 0.13, 0.01, 0.0, 0.01),
     Material.SKIN: Surface(0.40, 0.08, 0.008, 0.0, 0.01),
+    Material.WINDOW: Surface(0.22, 0.12, 0.03, 0.6, 0.40),  # of a house: curtains, blinds
 }
 
 

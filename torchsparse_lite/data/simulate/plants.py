@@ -38,10 +38,15 @@ def _blob(rng: np.random.Generator, radii: Floats, *, edge: float, free_path_m: 
     return points * radii * ragged
 
 
-def tree(rng: np.random.Generator) -> Mesh:
-    """A trunk with boughs (class trunk) and a crown of some blobs of leaves (class vegetation)."""
-    bole, girth = rng.uniform(1.3, 2.9), rng.uniform(0.09, 0.28)
-    spread, height = rng.uniform(1.2, 3.0), rng.uniform(2.0, 5.0)
+def tree(rng: np.random.Generator, leaf_m: float = 0.45) -> Mesh:
+    """A trunk with boughs (class trunk) and a crown of some blobs of leaves (class vegetation).
+
+    Args:
+        rng: decides everything.
+        leaf_m: size of a leaf; twice as large takes a quarter of the triangles.
+    """
+    bole, girth = rng.uniform(0.8, 2.4), rng.uniform(0.08, 0.24)
+    spread, height = rng.uniform(1.4, 3.4), rng.uniform(2.0, 5.0)
     lean = rng.normal(0.0, 0.12, 2)
     top = (lean[0], lean[1], bole + 0.5 * height)
     foot = (0.0, 0.0, -0.4)
@@ -53,32 +58,32 @@ def tree(rng: np.random.Generator) -> Mesh:
         fork = (0.5 * lean[0], 0.5 * lean[1], bole * rng.uniform(0.7, 1.0))
         wood.append(tube([fork, tuple(middle)], [0.5 * girth, 0.2 * girth], 5))
         radii = rng.uniform(0.45, 0.75, 3) * [spread, spread, 0.6 * height]
-        blobs.append(middle + _blob(rng, radii, edge=0.34, free_path_m=rng.uniform(0.3, 0.8)))
+        blobs.append(middle + _blob(rng, radii, edge=leaf_m, free_path_m=rng.uniform(0.5, 1.3)))
     centres = np.concatenate(blobs)
     centres = centres[centres[:, 2] > 0.7 * bole]
-    crown = Mesh.of(leaves(rng, centres, 0.34), Material.LEAF, rng.uniform(0.8, 1.15))
+    crown = Mesh.of(leaves(rng, centres, leaf_m), Material.LEAF, rng.uniform(0.8, 1.15))
     bark = Mesh.of(np.concatenate(wood), Material.BARK, rng.uniform(0.75, 1.2))
     return join([bark.labelled(ClassId.TRUNK), crown.labelled(ClassId.VEGETATION)])
 
 
 def bush(rng: np.random.Generator) -> Mesh:
     """Some low blobs side by side."""
-    size = rng.uniform(0.4, 1.3)
+    size = rng.uniform(0.5, 1.8)
     blobs = []
     for _ in range(int(rng.integers(2, 5))):
-        radii = size * rng.uniform([0.5, 0.5, 0.5], [1.0, 1.0, 1.2])
+        radii = size * rng.uniform([0.5, 0.5, 0.6], [1.1, 1.1, 1.3])
         middle = np.array([*rng.normal(0.0, 0.5 * size, 2), 0.6 * radii[2]])
-        blobs.append(middle + _blob(rng, radii, edge=0.18, free_path_m=rng.uniform(0.12, 0.3)))
+        blobs.append(middle + _blob(rng, radii, edge=0.3, free_path_m=rng.uniform(0.15, 0.4)))
     centres = np.concatenate(blobs)
-    crown = Mesh.of(leaves(rng, centres[centres[:, 2] > 0], 0.18), Material.LEAF, rng.uniform(0.8, 1.15))
+    crown = Mesh.of(leaves(rng, centres[centres[:, 2] > 0], 0.3), Material.LEAF, rng.uniform(0.8, 1.15))
     return crown.labelled(ClassId.VEGETATION)
 
 
 def hedge(rng: np.random.Generator, length: float) -> Mesh:
     """Clipped, along x from 0, about y = 0: a shell of leaves with an uneven surface."""
-    height, width, edge = rng.uniform(0.9, 2.3), rng.uniform(0.5, 1.1), 0.15
-    path = rng.uniform(0.08, 0.16)
-    shell = min(0.45, width / 2)
+    height, width, edge = rng.uniform(0.9, 2.1), rng.uniform(0.6, 1.3), 0.28
+    path = rng.uniform(0.08, 0.2)
+    shell = min(4 * path, width / 2)
     volume = length * (2 * height * shell + (width - 2 * shell) * shell)
     count = _count(volume, edge, path)
     x = rng.uniform(0, length, count)

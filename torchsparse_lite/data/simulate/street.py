@@ -75,7 +75,7 @@ class _Builder:
     def __init__(self, rng: np.random.Generator, start: float, stop: float) -> None:
         self.rng = rng
         self.start, self.stop = start, stop
-        self.profile = Profile(rng.uniform(2.7, 3.6), rng.uniform(2.0, 2.3), rng.uniform(1.5, 3.2))
+        self.profile = Profile(rng.uniform(3.0, 4.2), rng.uniform(2.0, 2.3), rng.uniform(1.8, 4.0))
         self.road = random_road(rng, start=start, stop=stop, verge=self.profile.verge)
         lane, kerb, verge = self.profile.lane, self.profile.kerb, self.profile.verge
         self.ground = Ground(self.road, [0.07, lane - 0.3, lane - 0.18, lane, kerb, verge])
@@ -84,8 +84,9 @@ class _Builder:
         gap = rng.uniform(60, 130)
         self.junctions = tuple(np.arange(start + rng.uniform(10, gap), stop - 10, gap).tolist())
         self.crowns = [plants.tree(rng) for _ in range(7)]
+        self.distant = [plants.tree(rng, leaf_m=0.8) for _ in range(4)]
         self.shrubs = [plants.bush(rng) for _ in range(5)]
-        self.taste = rng.dirichlet([2.2, 2.6, 1.5, 0.5, 0.4])
+        self.taste = rng.dirichlet([15.0, 17.0, 16.0, 1.5, 1.5])
 
     def put(self, mesh: Mesh, s: float, d: float, turn: float = 0.0, z: float | None = None) -> None:
         """Stand a body at a place, turned against the road's heading."""
@@ -108,7 +109,8 @@ class _Builder:
         """One of the street's trees, turned and stretched."""
         rng = self.rng
         size = rng.uniform(0.75, 1.25)
-        grown = self.crowns[rng.integers(len(self.crowns))].scaled(size, size, rng.uniform(0.85, 1.2))
+        stock = self.crowns if abs(d) < 24 else self.distant
+        grown = stock[rng.integers(len(stock))].scaled(size, size, rng.uniform(0.85, 1.2))
         self.put(grown, s, d, rng.uniform(0, 2 * np.pi))
 
     def bush(self, s: float, d: float) -> None:
@@ -157,10 +159,10 @@ def _pave(b: _Builder) -> None:
     for side in (-1, 1):
         ground.paint(whole, (side * lane, side * verge), ClassId.SIDEWALK, _KERB_M)
         s = b.start + rng.uniform(0, 20)
-        while s < b.stop:  # bays alternate with wide sidewalk
-            length = rng.uniform(15, 60)
+        while s < b.stop and rng.random() < 0.85:  # bays alternate with wide sidewalk
+            length = rng.uniform(12, 40)
             ground.paint((s, s + length), (side * lane, side * kerb), ClassId.PARKING, 0.02)
-            s += length + rng.uniform(3, 25)
+            s += length + rng.uniform(8, 50)
     for s in b.junctions:
         half = rng.uniform(2.6, 3.6)
         for side in (-1, 1):
@@ -230,12 +232,12 @@ def _house(b: _Builder, side: int, s: float, width: float, setback: float) -> No
 
 def _terrace(b: _Builder, side: int, s: float, width: float) -> None:
     rng, verge = b.rng, b.profile.verge
-    setback = rng.uniform(0.0, 1.0) if rng.random() < 0.5 else rng.uniform(1.5, 4.0)
+    setback = rng.uniform(0.0, 1.0) if rng.random() < 0.3 else rng.uniform(2.0, 6.0)
     _house(b, side, s, width, setback)
     if setback > 1.5:
         _border(b, side, s, width, gap=1.5)
-        for _ in range(int(rng.integers(0, 3))):
-            b.bush(s + rng.uniform(1, width - 1), side * (verge + 0.6 * setback))
+        for _ in range(int(rng.integers(1, 5))):
+            b.bush(s + rng.uniform(1, width - 1), side * (verge + rng.uniform(0.3, 0.9) * setback))
     elif setback < 0.8 and rng.random() < 0.5:
         b.ground.paint((s, s + width), (side * verge, side * (verge + 1)), ClassId.SIDEWALK, _KERB_M)
     for _ in range(int(rng.integers(0, 3))):
@@ -248,7 +250,7 @@ def _border(b: _Builder, side: int, s: float, width: float, *, gap: float) -> No
     """Hedge, fence or both along the sidewalk, open for ``gap`` metres."""
     rng, d = b.rng, side * (b.profile.verge + 0.5)
     opening = rng.uniform(0.15, 0.85) * (width - gap)
-    kind = rng.choice(4, p=[0.5, 0.3, 0.12, 0.08])
+    kind = rng.choice(4, p=[0.62, 0.16, 0.12, 0.1])
     for begin, length in ((0.0, opening), (opening + gap, width - gap - opening)):
         if length < 1.0:
             continue
@@ -261,7 +263,7 @@ def _border(b: _Builder, side: int, s: float, width: float, *, gap: float) -> No
 
 def _villa(b: _Builder, side: int, s: float, width: float) -> None:
     rng, verge = b.rng, b.profile.verge
-    setback, drive = rng.uniform(3.0, 8.0), 3.0
+    setback, drive = rng.uniform(4.0, 10.0), 3.0
     _house(b, side, s + drive + 1, max(width - drive - 3.5, 5.0), setback)
     paved = ClassId.PARKING if rng.random() < 0.6 else ClassId.OTHER_GROUND
     b.ground.paint((s + 0.5, s + drive), (side * verge, side * (verge + setback + 6)), paved, 0.12)
@@ -270,29 +272,29 @@ def _villa(b: _Builder, side: int, s: float, width: float) -> None:
         turn = 0.5 * np.pi * rng.choice([-1, 1])
         b.thing(vehicles.car, ClassId.CAR, s + 1.8, side * (verge + rng.uniform(3, 7)), turn)
     _border(b, side, s + drive, width - drive, gap=1.2)
-    fenced = houses.fence if rng.random() < 0.4 else None
+    fenced = houses.fence if rng.random() < 0.25 else None
     for n in range(3):  # between the neighbours, across the street's direction
         length = (setback + 9) / 3
         d = side * (verge + 0.6 + n * length)
         row = fenced(rng, length).labelled(ClassId.FENCE) if fenced else plants.hedge(rng, length)
         b.put(row, s + width - 0.5, d, side * np.pi / 2, 0.1)
-    for _ in range(int(rng.integers(1, 5))):
+    for _ in range(int(rng.integers(3, 9))):
         b.bush(s + rng.uniform(drive + 1, width - 1), side * (verge + rng.uniform(1.2, setback)))
-    if rng.random() < 0.6:
+    for _ in range(int(rng.integers(0, 4))):
         b.tree(s + rng.uniform(drive + 1, width - 1), side * (verge + rng.uniform(1.5, setback)))
 
 
 def _green(b: _Builder, side: int, s: float, width: float) -> None:
     rng, verge = b.rng, b.profile.verge
-    for _ in range(int(width / 4)):
+    for _ in range(int(width / 1.8)):
         at, d = s + rng.uniform(0, width), side * (verge + rng.uniform(1.5, 20))
-        (b.tree if rng.random() < 0.55 else b.bush)(at, d)
+        (b.tree if rng.random() < 0.4 else b.bush)(at, d)
     depth = rng.uniform(9, 22)
     length = width - 1
     at = s if side > 0 else s + length
-    if rng.random() < 0.6:
-        b.row(plants.hedge(rng, length).scaled(1, 1.4, 1.4), at, side * (verge + depth), side)
-    if rng.random() < 0.3:
+    if rng.random() < 0.85:
+        b.row(plants.hedge(rng, length).scaled(1, 1.6, 1.5), at, side * (verge + depth), side)
+    if rng.random() < 0.2:
         b.row(houses.fence(rng, length).labelled(ClassId.FENCE), at, side * (verge + 0.4), side)
     if rng.random() < 0.4:
         path = (side * (verge + 4), side * (verge + 6))
@@ -337,19 +339,19 @@ def _line_with_furniture(b: _Builder, side: int) -> None:
         b.put(furniture.lamp(rng), s, side * inner, 0.0 if side > 0 else np.pi)
     for s in b.junctions:
         b.put(furniture.sign(rng), s - side * 6.5, side * inner, 0.0 if side < 0 else np.pi)
-    for s in np.arange(b.start + rng.uniform(5, 20), b.stop, rng.uniform(14, 34)):
+    for s in np.arange(b.start + rng.uniform(5, 20), b.stop, rng.uniform(35, 80)):
         b.put(furniture.sign(rng), s, side * inner, rng.normal(0.0 if side < 0 else np.pi, 0.2))
-    if rng.random() < 0.5:
+    if rng.random() < 0.7:
         spacing = rng.uniform(8, 16)
         for s in np.arange(b.start + 4, b.stop, spacing):
             if rng.random() < 0.8 and not b.is_open(s, 6):
                 b.tree(s, side * (inner if rng.random() < 0.3 else profile.verge + 0.8))
     for s in np.arange(b.start, b.stop, 12.0):
         at = s + rng.uniform(0, 12)
-        make = (furniture.bollard, furniture.clutter, None)[rng.choice(3, p=[0.2, 0.25, 0.55])]
+        make = (furniture.bollard, furniture.clutter, None)[rng.choice(3, p=[0.1, 0.15, 0.75])]
         if make and not b.is_open(at, 5):
             b.put(make(rng), at, side * (inner if make is furniture.bollard else outer))
-        if rng.random() < 0.3 and not b.is_open(at, 5):
+        if rng.random() < 0.2 and not b.is_open(at, 5):
             turn = rng.uniform(0, 2 * np.pi)
             b.thing(_standing, ClassId.PERSON, at + 2, side * rng.uniform(inner, outer), turn)
         if rng.random() < 0.2 and not b.is_open(at, 5):
@@ -388,12 +390,12 @@ def _fill_background(b: _Builder, side: int) -> None:
     rng, verge = b.rng, b.profile.verge
     for s in np.arange(b.start, b.stop, 14.0):
         at = s + rng.uniform(0, 6)
-        deep = rng.uniform(26, 55)
+        deep = rng.uniform(22, 55)
         choice = rng.random()
         if choice < 0.4 and not b.is_open(at + 6, 12):
             _house(b, side, at, rng.uniform(8, 14), deep)
         elif choice < 0.9:
-            for _ in range(3):
+            for _ in range(5):
                 d = side * (verge + deep + rng.uniform(-8, 8))
                 place = at + rng.uniform(-5, 8)
                 if not b.is_open(place, 6):

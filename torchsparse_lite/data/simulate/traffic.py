@@ -150,14 +150,14 @@ def _walker(seed: int, gone: float) -> Mesh:
 
 def _vehicle(rng: np.random.Generator) -> ClassId:
     kinds = (ClassId.CAR, ClassId.TRUCK, ClassId.BUS, ClassId.OTHER_VEHICLE, ClassId.MOTORCYCLIST)
-    return kinds[rng.choice(len(kinds), p=[0.66, 0.09, 0.05, 0.03, 0.17])]
+    return kinds[rng.choice(len(kinds), p=[0.74, 0.07, 0.03, 0.04, 0.12])]
 
 
 def _oncoming(rng: np.random.Generator, street: Street, drive: Drive) -> list[_Spec]:
     speed, specs = rng.uniform(5, 11), []
     s = drive.station[0] - _SEEN_M
     while s < drive.station[-1] + _SEEN_M + speed * drive.time[-1]:
-        s += 13.0 + rng.exponential(22.0)
+        s += 22.0 + rng.exponential(60.0)
         specs.append((_vehicle(rng), s, 0.5 * street.profile.lane, (-speed, 0.0), False))
     return specs
 
@@ -165,7 +165,7 @@ def _oncoming(rng: np.random.Generator, street: Street, drive: Drive) -> list[_S
 def _convoy(rng: np.random.Generator, street: Street) -> list[_Spec]:
     lane, specs = -0.5 * street.profile.lane, []
     for direction in (1, -1):
-        gap = direction * (11.0 + rng.exponential(12.0))
+        gap = direction * (13.0 + rng.exponential(14.0))
         while abs(gap) < 60:
             if rng.random() < 0.6:
                 specs.append((_vehicle(rng), gap, lane, (1.0, 0.0), True))
@@ -174,15 +174,16 @@ def _convoy(rng: np.random.Generator, street: Street) -> list[_Spec]:
 
 
 def _riders(rng: np.random.Generator, street: Street, drive: Drive) -> list[_Spec]:
+    """Against the sensor's car on the left edge, and with it on the right, before and behind it."""
+    edge, speed = street.profile.lane - 0.4, rng.uniform(3.5, 6.0)
     specs = []
-    for side in (-1, 1):
-        speed = -side * rng.uniform(3.5, 6.0)
-        far = abs(speed) * drive.time[-1]
-        s = drive.station[0] - 60.0 - far
-        while s < drive.station[-1] + 60.0 + far:
-            s += 12.0 + rng.exponential(30.0)
-            edge = side * (street.profile.lane - 0.4)
-            specs.append((ClassId.BICYCLIST, s, edge, (speed, 0.0), False))
+    s = drive.station[0] - 60.0
+    while s < drive.station[-1] + 60.0 + speed * drive.time[-1]:
+        s += 12.0 + rng.exponential(45.0)
+        specs.append((ClassId.BICYCLIST, s, edge, (-speed, 0.0), False))
+    for direction in (-1, 1):
+        gap = direction * (6.0 + rng.exponential(25.0))
+        specs.append((ClassId.BICYCLIST, gap, -edge, (speed, 0.0), True))
     return specs
 
 
@@ -191,7 +192,7 @@ def _walkers(rng: np.random.Generator, street: Street, drive: Drive) -> list[_Sp
     profile, specs = street.profile, []
     for side in (-1, 1):
         for s in np.arange(drive.station[0] - 55.0, drive.station[-1] + 55.0, 11.0):
-            for _ in range(rng.poisson(0.55)):
+            for _ in range(rng.poisson(0.4)):
                 d = side * rng.uniform(profile.kerb + 0.7, profile.verge - 0.45)
                 pace = rng.uniform(0.9, 1.7) * rng.choice([-1, 1])
                 specs.append((ClassId.PERSON, s + rng.uniform(0, 11), d, (pace, 0.0), False))
