@@ -38,7 +38,7 @@ class DriveThrough:
     def __init__(self, seed: list[int], sensor: Sensor, frames: int, interval_s: float) -> None:
         self._seed, self._sensor = seed, sensor
         rng = np.random.default_rng([*seed, 0])
-        times = np.arange(frames) * interval_s
+        times = interval_s * np.arange(frames, dtype=np.float64)
         speed = rng.uniform(4.0, 11.0)
         margin = sensor.max_range_m + 10.0
         self._street = random_street(rng, start=-margin, stop=1.3 * speed * times[-1] + margin)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from torchsparse_lite.data.simulate.materials import Material
@@ -20,7 +22,13 @@ def _wall(start: Floats, stop: Floats, low: float, high: float) -> Floats:
 
 
 def _facade(
-    rng: np.random.Generator, start: Floats, stop: Floats, *, storeys: int, foot: float, is_front: bool
+    rng: np.random.Generator,
+    start: Floats,
+    stop: Floats,
+    *,
+    storeys: int,
+    foot: float,
+    is_front: bool,
 ) -> list[Mesh]:
     """Bays of windows, a door, balconies; walls of bays are the parts."""
     length = float(np.linalg.norm(stop - start))
@@ -32,7 +40,10 @@ def _facade(
     depth = rng.uniform(0.1, 0.28)
     door = int(rng.integers(bays)) if is_front else -1
     blind = 0.1 if is_front else 0.55  # bays without a window
-    opened, closed, doors, shop = [], [], [], []
+    opened: list[Floats] = []
+    closed: list[Floats] = []
+    doors: list[Floats] = []
+    shop: list[Floats] = []
     has_shop = is_front and rng.random() < 0.15
     for level in range(storeys):
         low, high = foot + level * _STOREY_M, foot + (level + 1) * _STOREY_M
@@ -45,9 +56,19 @@ def _facade(
             else:
                 (closed if rng.random() < blind else opened).append(corners)
     plinth = np.array([_wall(start, stop, foot - 1.5, foot)])
-    meshes = [Mesh.of(quads(np.concatenate([plinth, *([np.array(closed)] if closed else [])])), wall, tone)]
-    kinds = ((opened, window, depth, Material.WINDOW), (shop, (0.06, 0.06, 0.15, 0.15), 0.15, Material.WINDOW))
-    for group, margins, recess, inner in (*kinds, (doors, (0.25, 0.25, 0.0, 0.22), 0.3, Material.WOOD)):
+    meshes = [
+        Mesh.of(
+            quads(np.concatenate([plinth, *([np.array(closed)] if closed else [])])), wall, tone
+        )
+    ]
+    kinds = (
+        (opened, window, depth, Material.WINDOW),
+        (shop, (0.06, 0.06, 0.15, 0.15), 0.15, Material.WINDOW),
+    )
+    for group, margins, recess, inner in (
+        *kinds,
+        (doors, (0.25, 0.25, 0.0, 0.22), 0.3, Material.WOOD),
+    ):
         if group:
             frame, face = panels(np.array(group), margins, recess)
             meshes += [Mesh.of(frame, wall, tone), Mesh.of(face, inner)]
@@ -63,13 +84,19 @@ def _relief(rng: np.random.Generator, width: float, storeys: int, foot: float) -
             x = rng.uniform(0.25, 0.75) * width
             slab = box((2.6, 1.2, 0.15), (x, -0.6, z))
             rails = [box((2.6, 0.05, 0.08), (x, -1.18, z + h)) for h in (0.35, 0.6, 0.95)]
-            bars = [box((0.04, 0.04, 0.9), (x + dx, -1.18, z + 0.5)) for dx in np.linspace(-1.25, 1.25, 9)]
-            meshes += [Mesh.of(slab, Material.PLASTER), Mesh.of(np.concatenate([*rails, *bars]), Material.METAL)]
+            bars = [
+                box((0.04, 0.04, 0.9), (x + dx, -1.18, z + 0.5))
+                for dx in np.linspace(-1.25, 1.25, 9)
+            ]
+            meshes += [
+                Mesh.of(slab, Material.PLASTER),
+                Mesh.of(np.concatenate([*rails, *bars]), Material.METAL),
+            ]
     if rng.random() < 0.4:
         x, wide, out = rng.uniform(0.3, 0.7) * width, rng.uniform(1.8, 3.4), rng.uniform(0.4, 1.3)
-        corners = [np.array(p) for p in ((x - wide / 2, 0.0), (x - wide / 2 + 0.3, -out),
-                                         (x + wide / 2 - 0.3, -out), (x + wide / 2, 0.0))]  # fmt: skip
-        for a, b in zip(corners[:-1], corners[1:], strict=True):
+        left, right = x - wide / 2, x + wide / 2
+        bay = ((left, 0.0), (left + 0.3, -out), (right - 0.3, -out), (right, 0.0))
+        for a, b in pairwise(np.array(bay)):
             meshes += _facade(rng, a, b, storeys=1, foot=foot, is_front=False)
     for level in range(1, storeys + 1):
         cornice = box((width, 0.16, 0.18), (width / 2, -0.08, foot + level * _STOREY_M))
@@ -79,7 +106,10 @@ def _relief(rng: np.random.Generator, width: float, storeys: int, foot: float) -
         meshes.append(Mesh.of(pipe, Material.METAL))
     if rng.random() < 0.5:
         x = rng.uniform(0.2, 0.8) * width
-        steps = [box((1.4, 0.35, 0.18 * n), (x, -0.2 - 0.33 * (3 - n), foot - 0.5 + 0.09 * n)) for n in (1, 2, 3)]
+        steps = [
+            box((1.4, 0.35, 0.18 * n), (x, -0.2 - 0.33 * (3 - n), foot - 0.5 + 0.09 * n))
+            for n in (1, 2, 3)
+        ]
         meshes.append(Mesh.of(np.concatenate(steps), Material.PAVING))
     return meshes
 
@@ -108,10 +138,17 @@ def house(rng: np.random.Generator, width: float, depth: float, storeys: int) ->
     meshes = _relief(rng, width, storeys, foot)
     for side in range(4):
         meshes += _facade(
-            rng, ground[side], ground[(side + 1) % 4], storeys=storeys, foot=foot, is_front=side == 0
+            rng,
+            ground[side],
+            ground[(side + 1) % 4],
+            storeys=storeys,
+            foot=foot,
+            is_front=side == 0,
         )
     eaves = foot + storeys * _STOREY_M
-    meshes.append(Mesh.of(_roof(width, depth, eaves, rng.uniform(0.2, 0.45) * depth), Material.ROOF))
+    meshes.append(
+        Mesh.of(_roof(width, depth, eaves, rng.uniform(0.2, 0.45) * depth), Material.ROOF)
+    )
     return join(meshes)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a laser pulse finds: classes by the ids of SemanticKITTI, and materials by how they reflect."""
+"""What a laser pulse finds: classes by the ids of SemanticKITTI, materials by how they reflect."""
 
 from __future__ import annotations
 
@@ -92,6 +92,7 @@ class Surface:
         roughness_m: standard deviation of the range that the surface itself adds.
         gloss: 0 for matt (bright at any angle) to 1 for a mirror (lost unless met face on).
         loss: share of the pulses that never come back, whatever the range.
+        faint: share of the returns too weak for a remission; they report 0.
     """
 
     remission: float
@@ -99,27 +100,28 @@ class Surface:
     roughness_m: float
     gloss: float
     loss: float
+    faint: float
 
 
 SURFACES: Final[dict[Material, Surface]] = {
-    Material.ASPHALT: Surface(0.27, 0.05, 0.004, 0.0, 0.002),
-    Material.PAVING: Surface(0.32, 0.05, 0.004, 0.0, 0.002),
-    Material.MARKING: Surface(0.52, 0.15, 0.003, 0.0, 0.002),
-    Material.SOIL: Surface(0.36, 0.07, 0.03, 0.0, 0.01),
-    Material.PLASTER: Surface(0.45, 0.06, 0.003, 0.0, 0.003),
-    Material.BRICK: Surface(0.34, 0.07, 0.006, 0.0, 0.003),
-    Material.ROOF: Surface(0.28, 0.07, 0.015, 0.0, 0.01),
-    Material.WOOD: Surface(0.36, 0.08, 0.006, 0.0, 0.005),
-    Material.METAL: Surface(0.24, 0.12, 0.003, 0.35, 0.02),
-    Material.PAINT: Surface(0.16, 0.10, 0.003, 0.55, 0.03),
-    Material.GLASS: Surface(0.06, 0.05, 0.02, 0.9, 0.72),
-    Material.TYRE: Surface(0.05, 0.03, 0.004, 0.0, 0.12),
-    Material.REFLECTOR: Surface(0.85, 0.20, 0.003, 0.0, 0.0),
-    Material.BARK: Surface(0.33, 0.09, 0.012, 0.0, 0.005),
-    Material.LEAF: Surface(0.37, 0.11, 0.01, 0.0, 0.02),
-    Material.CLOTH: Surface(0.36, 0.13, 0.01, 0.0, 0.01),
-    Material.SKIN: Surface(0.40, 0.08, 0.008, 0.0, 0.01),
-    Material.WINDOW: Surface(0.22, 0.12, 0.03, 0.6, 0.40),  # of a house: curtains, blinds
+    Material.ASPHALT: Surface(0.31, 0.05, 0.004, 0.00, 0.002, 0.12),
+    Material.PAVING: Surface(0.40, 0.05, 0.004, 0.00, 0.002, 0.02),
+    Material.MARKING: Surface(0.56, 0.16, 0.003, 0.00, 0.002, 0.02),
+    Material.SOIL: Surface(0.47, 0.07, 0.030, 0.00, 0.010, 0.02),
+    Material.PLASTER: Surface(0.52, 0.07, 0.003, 0.00, 0.003, 0.02),
+    Material.BRICK: Surface(0.38, 0.07, 0.006, 0.00, 0.003, 0.02),
+    Material.ROOF: Surface(0.30, 0.07, 0.015, 0.00, 0.010, 0.05),
+    Material.WOOD: Surface(0.40, 0.08, 0.006, 0.00, 0.005, 0.06),
+    Material.METAL: Surface(0.22, 0.12, 0.003, 0.35, 0.020, 0.22),
+    Material.PAINT: Surface(0.17, 0.10, 0.003, 0.55, 0.030, 0.35),
+    Material.GLASS: Surface(0.06, 0.05, 0.020, 0.90, 0.720, 0.40),
+    Material.TYRE: Surface(0.05, 0.03, 0.004, 0.00, 0.120, 0.30),
+    Material.REFLECTOR: Surface(0.62, 0.28, 0.003, 0.00, 0.000, 0.04),
+    Material.BARK: Surface(0.42, 0.10, 0.012, 0.00, 0.005, 0.05),
+    Material.LEAF: Surface(0.42, 0.11, 0.010, 0.00, 0.020, 0.04),
+    Material.CLOTH: Surface(0.42, 0.13, 0.010, 0.00, 0.010, 0.04),
+    Material.SKIN: Surface(0.45, 0.08, 0.008, 0.00, 0.010, 0.03),
+    Material.WINDOW: Surface(0.24, 0.12, 0.030, 0.60, 0.400, 0.10),  # of a house: curtains, blinds
 }
 
 

@@ -58,7 +58,9 @@ def person(rng: np.random.Generator, phase: float = 0.0, *, is_walking: bool = T
         step = hip * np.sin(angle)
         bend = 0.06 + 0.12 * max(0.0, -angle)
         ankle: Point = (step - bend, y, 0.08)
-        parts.append(_limb([(0, y, hip), (step / 2 + 0.03, y, knee), ankle], 0.095 * girth, 0.055, trousers))
+        parts.append(
+            _limb([(0, y, hip), (step / 2 + 0.03, y, knee), ankle], 0.095 * girth, 0.055, trousers)
+        )
         shoe = box((0.26, 0.1, 0.09), (step - bend + 0.06, y, 0.05))
         parts.append(Mesh.of(shoe, Material.TYRE, 2.0))
         hand = -0.7 * step
@@ -74,7 +76,9 @@ def person(rng: np.random.Generator, phase: float = 0.0, *, is_walking: bool = T
     return join(parts).scaled(size, size, size)
 
 
-def _rider(saddle: Point, grip: Point, foot: Point, *, lean: float, has_helmet: bool, coat: float) -> Mesh:
+def _rider(
+    saddle: Point, grip: Point, foot: Point, *, lean: float, has_helmet: bool, coat: float
+) -> Mesh:
     """A seated figure that reaches forward to the grips."""
     sx, _, sz = saddle
     neck = (sx + lean, 0.0, sz + 0.56)

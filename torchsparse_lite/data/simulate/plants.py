@@ -25,7 +25,7 @@ def _in_ball(rng: np.random.Generator, count: int, *, hollow: float) -> Floats:
     direction = rng.normal(size=(count, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     radius = rng.uniform(hollow**3, 1.0, (count, 1)) ** (1 / 3)
-    return direction * radius
+    return np.multiply(direction, radius, dtype=np.float64)
 
 
 def _blob(rng: np.random.Generator, radii: Floats, *, edge: float, free_path_m: float) -> Floats:
@@ -35,7 +35,7 @@ def _blob(rng: np.random.Generator, radii: Floats, *, edge: float, free_path_m: 
     points = _in_ball(rng, _count(volume, edge, free_path_m), hollow=hollow)
     wave = rng.normal(0.0, 3.0, (3, 3))
     ragged = 1.0 + 0.12 * np.sin(points @ wave).sum(1, keepdims=True)
-    return points * radii * ragged
+    return np.asarray(points * radii * ragged, np.float64)
 
 
 def tree(rng: np.random.Generator, leaf_m: float = 0.45) -> Mesh:
@@ -54,7 +54,9 @@ def tree(rng: np.random.Generator, leaf_m: float = 0.45) -> Mesh:
     blobs = []
     for _ in range(int(rng.integers(3, 7))):
         angle, out = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.7) * spread
-        middle = np.array([out * np.cos(angle), out * np.sin(angle), bole + rng.uniform(0.2, 0.8) * height])
+        middle = np.array(
+            [out * np.cos(angle), out * np.sin(angle), bole + rng.uniform(0.2, 0.8) * height]
+        )
         fork = (0.5 * lean[0], 0.5 * lean[1], bole * rng.uniform(0.7, 1.0))
         wood.append(tube([fork, tuple(middle)], [0.5 * girth, 0.2 * girth], 5))
         radii = rng.uniform(0.45, 0.75, 3) * [spread, spread, 0.6 * height]
@@ -75,7 +77,9 @@ def bush(rng: np.random.Generator) -> Mesh:
         middle = np.array([*rng.normal(0.0, 0.5 * size, 2), 0.6 * radii[2]])
         blobs.append(middle + _blob(rng, radii, edge=0.3, free_path_m=rng.uniform(0.15, 0.4)))
     centres = np.concatenate(blobs)
-    crown = Mesh.of(leaves(rng, centres[centres[:, 2] > 0], 0.3), Material.LEAF, rng.uniform(0.8, 1.15))
+    crown = Mesh.of(
+        leaves(rng, centres[centres[:, 2] > 0], 0.3), Material.LEAF, rng.uniform(0.8, 1.15)
+    )
     return crown.labelled(ClassId.VEGETATION)
 
 
@@ -93,7 +97,9 @@ def hedge(rng: np.random.Generator, length: float) -> Mesh:
     y = np.where(is_top, rng.uniform(-0.5, 0.5, count) * width, side * (width / 2 - deep))
     z = np.where(is_top, height - deep, rng.uniform(0.0, height, count))
     wave = rng.uniform(0, 2 * np.pi, 4)
-    swell = np.sin(1.7 * x + wave[0]) + np.sin(2.9 * z + 0.9 * x + wave[1]) + np.sin(5.1 * x + wave[2])
+    swell = (
+        np.sin(1.7 * x + wave[0]) + np.sin(2.9 * z + 0.9 * x + wave[1]) + np.sin(5.1 * x + wave[2])
+    )
     centres = np.stack([x, y * (1 + 0.09 * swell), z * (1 + 0.03 * swell)], 1)
     body = Mesh.of(leaves(rng, centres, edge), Material.LEAF, rng.uniform(0.8, 1.15))
     return body.labelled(ClassId.VEGETATION)

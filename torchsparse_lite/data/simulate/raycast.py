@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +78,10 @@ class _Open3D:
         return found["t_hit"].numpy().astype(np.float64), index
 
 
-_LIBRARIES = {"embreex": _Embree, "open3d": _Open3D}
+_LIBRARIES: Final[dict[str, Callable[[npt.NDArray[np.float32]], _Library]]] = {
+    "embreex": _Embree,
+    "open3d": _Open3D,
+}
 
 
 def ray_caster_name() -> str:
@@ -110,7 +114,7 @@ class RayCaster:
         normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         length = np.linalg.norm(normal, axis=1, keepdims=True)
         self._normal = normal / np.maximum(length, 1e-12)
-        self._library: _Library = _LIBRARIES[ray_caster_name()](corners)
+        self._library = _LIBRARIES[ray_caster_name()](corners)
 
     def cast(self, origin: Floats, rays: Floats) -> Hits:
         """First hits of rays from one point.

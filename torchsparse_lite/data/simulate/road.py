@@ -18,6 +18,9 @@ from torchsparse_lite.data.simulate.shapes import Floats, Mesh, join, quads
 
 __all__ = ["Ground", "Road", "random_road"]
 
+Places = float | Floats
+"""Stations, offsets or heights: one or many."""
+
 _GROUND_MATERIAL = {
     ClassId.ROAD: Material.ASPHALT,
     ClassId.PARKING: Material.PAVING,
@@ -50,11 +53,11 @@ class Road:
     banks: tuple[float, float]
     waves: Floats
 
-    def direction(self, s: npt.ArrayLike) -> Floats:
+    def direction(self, s: Places) -> Floats:
         """Heading of the road at stations, radians."""
-        return np.interp(np.asarray(s, np.float64), self.station, self.heading)
+        return np.asarray(np.interp(s, self.station, self.heading), np.float64)
 
-    def relief(self, s: npt.ArrayLike, d: npt.ArrayLike) -> Floats:
+    def relief(self, s: Places, d: Places) -> Floats:
         """Height of the land without kerbs at places, metres."""
         s, d = np.broadcast_arrays(np.asarray(s, np.float64), np.asarray(d, np.float64))
         beyond = np.maximum(np.abs(d) - self.verge, 0.0)
@@ -64,9 +67,9 @@ class Road:
             hills += height * np.sin(along * s + across * d + phase)
         camber = -0.02 * np.minimum(np.abs(d), self.verge)
         land = 12.0 * slope * np.tanh(beyond / 12.0) + hills * np.clip(beyond / 5.0, 0.0, 1.0)
-        return np.interp(s, self.station, self.height) + camber + land
+        return np.asarray(np.interp(s, self.station, self.height) + camber + land, np.float64)
 
-    def place(self, s: npt.ArrayLike, d: npt.ArrayLike, z: npt.ArrayLike = 0.0) -> Floats:
+    def place(self, s: Places, d: Places, z: Places = 0.0) -> Floats:
         """(..., 3) world positions of places, ``z`` metres above the land."""
         s, d = np.broadcast_arrays(np.asarray(s, np.float64), np.asarray(d, np.float64))
         turn = self.direction(s)

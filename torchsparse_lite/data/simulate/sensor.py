@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from torchsparse_lite.data.simulate.materials import Material, surface_column
+from torchsparse_lite.data.simulate.materials import surface_column
 from torchsparse_lite.data.simulate.raycast import Hits
 from torchsparse_lite.data.simulate.shapes import Floats
 
@@ -85,20 +85,21 @@ class Sensor:
         """
         size = len(hits.distance)
         beam = np.repeat(np.arange(len(self.elevations_deg)), self.azimuth_steps)
-        table = {name: surface_column(name)[hits.material] for name in
-                 ("remission", "spread", "roughness_m", "gloss", "loss")}  # fmt: skip
+        names = ("remission", "spread", "roughness_m", "gloss", "loss", "faint")
+        table = {name: surface_column(name)[hits.material] for name in names}
         facing, far = hits.facing, np.where(np.isfinite(hits.distance), hits.distance, 1e3)
         matt = 0.55 + 0.45 * np.sqrt(facing)
         lobe = 0.25 + 0.75 * facing**4
-        white = table["remission"] * hits.albedo * ((1 - table["gloss"]) * matt + table["gloss"] * lobe)
+        white = (
+            table["remission"] * hits.albedo * ((1 - table["gloss"]) * matt + table["gloss"] * lobe)
+        )
         energy = white * (0.15 + 0.85 * facing) * (self.reach_m / np.maximum(far, 1.0)) ** 4
         kept = rng.random(size) < (1 - table["loss"]) * energy / (energy + 1.0)
         sigma = np.hypot(self.range_noise_m, table["roughness_m"])
         measured = far + beam_bias[beam] + sigma * rng.normal(size=size)
         fade = 1.0 - 0.4 * np.clip((far - 12.0) / 40.0, 0.0, 1.0)
         remission = white * fade * beam_gain[beam] + table["spread"] * rng.normal(size=size)
-        weak = rng.random(size) < np.where(hits.material == Material.ASPHALT, 0.12, 0.04)
-        remission = np.where(weak, 0.0, np.clip(remission, 0.0, 0.99))
+        remission = np.where(rng.random(size) < table["faint"], 0.0, np.clip(remission, 0.0, 0.99))
         kept &= self.is_free() & (far < self.max_range_m) & (measured > 1.0)
         return kept, measured, remission
 
@@ -108,8 +109,9 @@ def _fan(high: float, low: float, beams: int) -> tuple[float, ...]:
 
 
 SENSORS: Final[dict[str, Sensor]] = {
-    # Velodyne HDL-64E: an upper block with steps of 1/3 degree, a lower one with 1/2 degree. It fires
-    # 20,833 times a second; KITTI's turned 9.64 times a second (10 give 2,083 steps).
+    # Velodyne HDL-64E: an upper block with steps of 1/3 degree, a lower one with 1/2 degree.
+    # 20,833 firings a second at KITTI's 9.64 turns a second (at 10 turns they are 2,083). The noise
+    # is that of KITTI's road: second differences of the range along a beam, 4 to 20 m away.
     "hdl64": Sensor(
         _fan(2.0, -8.3333, 32) + _fan(-8.83, -24.33, 32), 2160, 1.73, 80.0, 120.0, 0.009, 0.012
     ),

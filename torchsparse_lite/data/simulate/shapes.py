@@ -210,7 +210,9 @@ def panels(corners: Floats, margins: Point, depth: float) -> tuple[Floats, Float
     """
     corners = np.asarray(corners, np.float64).reshape(-1, 4, 3)
     left, right, lower, upper = margins
-    weights = np.array([[left, lower], [1 - right, lower], [1 - right, 1 - upper], [left, 1 - upper]])
+    weights = np.array(
+        [[left, lower], [1 - right, lower], [1 - right, 1 - upper], [left, 1 - upper]]
+    )
     u, v = weights[:, :1], weights[:, 1:]
     a, b, c, d = (corners[:, None, i] for i in range(4))
     inner = (1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * d + u * c)
@@ -218,9 +220,7 @@ def panels(corners: Floats, margins: Point, depth: float) -> tuple[Floats, Float
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     sunk = inner - depth * normal[:, None]
     bands = [(corners, inner)] + ([(inner, sunk)] if depth else [])
-    frames = [
-        quads(np.stack([o, np.roll(o, -1, 1), np.roll(i, -1, 1), i], 2)) for o, i in bands
-    ]
+    frames = [quads(np.stack([o, np.roll(o, -1, 1), np.roll(i, -1, 1), i], 2)) for o, i in bands]
     return np.concatenate(frames), quads(sunk)
 
 

@@ -16,7 +16,7 @@ from torchsparse_lite.voxelize import voxelize
 
 __all__ = ["ScanStatistics", "statistics"]
 
-_DOWN = ConvGeometry(kernel_size=2, stride=2)
+_DOWN = ConvGeometry(kernel_size=(2, 2, 2), stride=(2, 2, 2))
 _SAME = ConvGeometry.same(kernel_size=3, dilation=1)
 
 
@@ -72,6 +72,8 @@ def statistics(
         voxels.append(len(level))
         pairs.append(tensor.manager.submanifold(level, _SAME).num_pairs)
         level = tensor.manager.strided(level, _DOWN, rule="full")
-    ids, counts = np.unique(np.empty(0, int) if labels is None else labels & 0xFFFF, return_counts=True)
+    ids, counts = np.unique(
+        np.empty(0, int) if labels is None else labels & 0xFFFF, return_counts=True
+    )
     classes = dict(zip(ids.tolist(), counts.tolist(), strict=True))
     return ScanStatistics(len(points), tuple(voxels), tuple(pairs), classes)

@@ -86,9 +86,11 @@ class _Builder:
         self.crowns = [plants.tree(rng) for _ in range(7)]
         self.distant = [plants.tree(rng, leaf_m=0.8) for _ in range(4)]
         self.shrubs = [plants.bush(rng) for _ in range(5)]
-        self.taste = rng.dirichlet([15.0, 17.0, 16.0, 1.5, 1.5])
+        self.taste = rng.dirichlet([20.0, 16.0, 14.0, 1.5, 1.5])
 
-    def put(self, mesh: Mesh, s: float, d: float, turn: float = 0.0, z: float | None = None) -> None:
+    def put(
+        self, mesh: Mesh, s: float, d: float, turn: float = 0.0, z: float | None = None
+    ) -> None:
         """Stand a body at a place, turned against the road's heading."""
         x, y, height = self.road.place(s, d)
         lift = self.ground.step_at(s, d) if z is None else z
@@ -96,7 +98,12 @@ class _Builder:
         self.parts.append(mesh.moved(x, y, height + lift, heading=heading))
 
     def thing(
-        self, make: Callable[[np.random.Generator], Mesh], label: ClassId, s: float, d: float, turn: float
+        self,
+        make: Callable[[np.random.Generator], Mesh],
+        label: ClassId,
+        s: float,
+        d: float,
+        turn: float,
     ) -> None:
         """Stand something countable at a place."""
         self.put(make(self.rng).labelled(label, next(self.instances)), s, d, turn)
@@ -117,7 +124,9 @@ class _Builder:
         """One of the street's bushes, turned and stretched."""
         rng = self.rng
         size = rng.uniform(0.7, 1.5)
-        grown = self.shrubs[rng.integers(len(self.shrubs))].scaled(size, size, rng.uniform(0.7, 1.3))
+        grown = self.shrubs[rng.integers(len(self.shrubs))].scaled(
+            size, size, rng.uniform(0.7, 1.3)
+        )
         self.put(grown, s, d, rng.uniform(0, 2 * np.pi))
 
     def is_open(self, s: float, margin: float) -> bool:
@@ -200,7 +209,13 @@ def _line_with_plots(b: _Builder, side: int) -> None:
         "lot": _lot,
         "yard": _yard,
     }
-    widths = {"terrace": (8, 15), "villa": (14, 22), "green": (10, 26), "lot": (14, 24), "yard": (12, 20)}
+    widths = {
+        "terrace": (8, 15),
+        "villa": (14, 22),
+        "green": (10, 26),
+        "lot": (14, 24),
+        "yard": (12, 20),
+    }
     s = b.start
     while s < b.stop - 8:
         blocked = [j for j in b.junctions if s - 5.5 < j < s + 8 + 5.5]
@@ -235,11 +250,14 @@ def _terrace(b: _Builder, side: int, s: float, width: float) -> None:
     setback = rng.uniform(0.0, 1.0) if rng.random() < 0.3 else rng.uniform(2.0, 6.0)
     _house(b, side, s, width, setback)
     if setback > 1.5:
-        _border(b, side, s, width, gap=1.5)
+        if rng.random() < 0.6:
+            _border(b, side, s, width, gap=1.5)
         for _ in range(int(rng.integers(1, 5))):
             b.bush(s + rng.uniform(1, width - 1), side * (verge + rng.uniform(0.3, 0.9) * setback))
     elif setback < 0.8 and rng.random() < 0.5:
-        b.ground.paint((s, s + width), (side * verge, side * (verge + 1)), ClassId.SIDEWALK, _KERB_M)
+        b.ground.paint(
+            (s, s + width), (side * verge, side * (verge + 1)), ClassId.SIDEWALK, _KERB_M
+        )
     for _ in range(int(rng.integers(0, 3))):
         if rng.random() < 0.5:
             at, near = s + rng.uniform(1, width - 1), side * (verge - 0.35)
@@ -267,7 +285,9 @@ def _villa(b: _Builder, side: int, s: float, width: float) -> None:
     _house(b, side, s + drive + 1, max(width - drive - 3.5, 5.0), setback)
     paved = ClassId.PARKING if rng.random() < 0.6 else ClassId.OTHER_GROUND
     b.ground.paint((s + 0.5, s + drive), (side * verge, side * (verge + setback + 6)), paved, 0.12)
-    b.ground.paint((s + 0.5, s + drive), (side * b.profile.kerb, side * verge), ClassId.SIDEWALK, 0.04)
+    b.ground.paint(
+        (s + 0.5, s + drive), (side * b.profile.kerb, side * verge), ClassId.SIDEWALK, 0.04
+    )
     if rng.random() < 0.5:
         turn = 0.5 * np.pi * rng.choice([-1, 1])
         b.thing(vehicles.car, ClassId.CAR, s + 1.8, side * (verge + rng.uniform(3, 7)), turn)
@@ -332,9 +352,9 @@ def _yard(b: _Builder, side: int, s: float, width: float) -> None:
 
 
 def _line_with_furniture(b: _Builder, side: int) -> None:
-    """Lamps, signs, trees, bollards, bins and people who stand about on the sidewalk."""
+    """Lamps, signs, trees, and what is strewn about."""
     rng, profile = b.rng, b.profile
-    inner, outer = profile.kerb + 0.35, profile.verge - 0.3
+    inner = profile.kerb + 0.35
     for s in np.arange(b.start + rng.uniform(0, 28), b.stop, rng.uniform(22, 32)):
         b.put(furniture.lamp(rng), s, side * inner, 0.0 if side > 0 else np.pi)
     for s in b.junctions:
@@ -346,6 +366,12 @@ def _line_with_furniture(b: _Builder, side: int) -> None:
         for s in np.arange(b.start + 4, b.stop, spacing):
             if rng.random() < 0.8 and not b.is_open(s, 6):
                 b.tree(s, side * (inner if rng.random() < 0.3 else profile.verge + 0.8))
+    _strew(b, side)
+
+
+def _strew(b: _Builder, side: int) -> None:
+    """Bollards, bins, bicycles and people here and there on the sidewalk."""
+    rng, inner, outer = b.rng, b.profile.kerb + 0.35, b.profile.verge - 0.3
     for s in np.arange(b.start, b.stop, 12.0):
         at = s + rng.uniform(0, 12)
         make = (furniture.bollard, furniture.clutter, None)[rng.choice(3, p=[0.1, 0.15, 0.75])]

@@ -69,7 +69,9 @@ class Mover:
             lift = _STEP_M if abs(d) > street.profile.kerb else 0.0
             x, y, z = street.road.place(s, d, lift)
             heading = float(street.road.direction(s)) + turn
-            return self.make(gone).labelled(self.label, self.instance).moved(x, y, z, heading=heading)
+            return (
+                self.make(gone).labelled(self.label, self.instance).moved(x, y, z, heading=heading)
+            )
 
         return s, body
 
@@ -119,8 +121,8 @@ def random_traffic(rng: np.random.Generator, street: Street, drive: Drive) -> li
         *_walkers(rng, street, drive),
     ]
     return [
-        Mover(_maker(kind, int(rng.integers(2**31))), MOVING[kind], first + n, *where)
-        for n, (kind, *where) in enumerate(specs)
+        Mover(_maker(kind, int(rng.integers(2**31))), MOVING[kind], first + n, s, d, speed, convoy)
+        for n, (kind, s, d, speed, convoy) in enumerate(specs)
     ]
 
 
@@ -154,16 +156,20 @@ def _vehicle(rng: np.random.Generator) -> ClassId:
 
 
 def _oncoming(rng: np.random.Generator, street: Street, drive: Drive) -> list[_Spec]:
-    speed, specs = rng.uniform(5, 11), []
+    speed = rng.uniform(5, 11)
+    specs: list[_Spec] = []
     s = drive.station[0] - _SEEN_M
     while s < drive.station[-1] + _SEEN_M + speed * drive.time[-1]:
-        s += 22.0 + rng.exponential(60.0)
-        specs.append((_vehicle(rng), s, 0.5 * street.profile.lane, (-speed, 0.0), False))
+        s += 25.0 + rng.exponential(60.0)
+        kind = _vehicle(rng)
+        if abs(s - drive.station[0]) > 12.0:  # the first frame is not spent on a lorry's side
+            specs.append((kind, s, 0.5 * street.profile.lane, (-speed, 0.0), False))
     return specs
 
 
 def _convoy(rng: np.random.Generator, street: Street) -> list[_Spec]:
-    lane, specs = -0.5 * street.profile.lane, []
+    lane = -0.5 * street.profile.lane
+    specs: list[_Spec] = []
     for direction in (1, -1):
         gap = direction * (13.0 + rng.exponential(14.0))
         while abs(gap) < 60:
@@ -176,7 +182,7 @@ def _convoy(rng: np.random.Generator, street: Street) -> list[_Spec]:
 def _riders(rng: np.random.Generator, street: Street, drive: Drive) -> list[_Spec]:
     """Against the sensor's car on the left edge, and with it on the right, before and behind it."""
     edge, speed = street.profile.lane - 0.4, rng.uniform(3.5, 6.0)
-    specs = []
+    specs: list[_Spec] = []
     s = drive.station[0] - 60.0
     while s < drive.station[-1] + 60.0 + speed * drive.time[-1]:
         s += 12.0 + rng.exponential(45.0)
@@ -189,7 +195,8 @@ def _riders(rng: np.random.Generator, street: Street, drive: Drive) -> list[_Spe
 
 def _walkers(rng: np.random.Generator, street: Street, drive: Drive) -> list[_Spec]:
     """On the sidewalks, and across the road where the sensor's car is not."""
-    profile, specs = street.profile, []
+    profile = street.profile
+    specs: list[_Spec] = []
     for side in (-1, 1):
         for s in np.arange(drive.station[0] - 55.0, drive.station[-1] + 55.0, 11.0):
             for _ in range(rng.poisson(0.4)):

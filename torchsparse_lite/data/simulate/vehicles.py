@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from torchsparse_lite.data.simulate.materials import Material
@@ -51,7 +53,9 @@ def _cabin(bottom: Point, top: Point, paint: float) -> Mesh:
         panels(across, (0.08, 0.08, 0.05, 0.1), 0.01),
         panels(np.concatenate([front, rear]), (0.07, 0.07, 0.04, 0.12), 0.01),
     ]
-    roof = frustum((b0, b1, d0, d1, high - 0.01), (b0 + 0.1, b1 - 0.1, d0 + 0.1, d1 - 0.1, high + 0.05))
+    roof = frustum(
+        (b0, b1, d0, d1, high - 0.01), (b0 + 0.1, b1 - 0.1, d0 + 0.1, d1 - 0.1, high + 0.05)
+    )
     frames = [Mesh.of(frame, Material.PAINT, paint) for frame, _ in parts]
     panes = [Mesh.of(pane, Material.GLASS) for _, pane in parts]
     return join([*frames, *panes, Mesh.of(roof, Material.PAINT, paint)])
@@ -102,14 +106,16 @@ def car(rng: np.random.Generator) -> Mesh:
     axle = (nose - 0.18 * length, tail + 0.2 * length)
     radius = rng.uniform(0.29, 0.34)
     wheels = [_wheel(x, y, radius, 0.2) for x in axle for y in (-half + 0.01, half - 0.01)]
-    mirrors = [Mesh.of(box((0.12, 0.2, 0.14), (base - 0.25, side * (half + 0.07), belt + 0.05)),
-                       Material.PAINT, paint) for side in (-1, 1)]  # fmt: skip
+    ears = [box((0.12, 0.2, 0.14), (base - 0.25, y * (half + 0.07), belt + 0.05)) for y in (-1, 1)]
+    mirrors = [Mesh.of(ear, Material.PAINT, paint) for ear in ears]
     plates = [
         Mesh.of(box((0.02, 0.5, 0.11), (x, 0, z)), Material.REFLECTOR)
         for x, z in ((nose + 0.01, 0.42), (tail - 0.01, 0.5 * belt))
     ]
     lamps = [
-        Mesh.of(box((0.06, 0.26, 0.13), (x, side * 0.66 * half, 0.62 * belt)), Material.REFLECTOR, 0.7)
+        Mesh.of(
+            box((0.06, 0.26, 0.13), (x, side * 0.66 * half, 0.62 * belt)), Material.REFLECTOR, 0.7
+        )
         for x in (nose - 0.03, tail + 0.01)
         for side in (-1, 1)
     ]
@@ -125,7 +131,9 @@ def truck(rng: np.random.Generator) -> Mesh:
     nose = (load + 2.0) / 2
     cab_tail = nose - 1.7
     hull = _hull(
-        np.array([(cab_tail, half * 0.96, 1.3), (nose - 0.1, half * 0.96, 1.3), (nose, half * 0.9, 1.2)]),
+        np.array(
+            [(cab_tail, half * 0.96, 1.3), (nose - 0.1, half * 0.96, 1.3), (nose, half * 0.9, 1.2)]
+        ),
         0.45,
     )
     cabin = _cabin(
@@ -136,15 +144,16 @@ def truck(rng: np.random.Generator) -> Mesh:
     tail, middle = cab_tail - 0.15 - load, cab_tail - 0.15 - load / 2
     frame = Mesh.of(box((load, 0.9, 0.25), (middle, 0, 0.75)), Material.METAL)
     if rng.random() < 0.7:
-        body = [Mesh.of(box((load, 2 * half, height - 0.9), (middle, 0, (height + 0.9) / 2)),
-                        Material.PLASTER, rng.uniform(0.5, 1.2))]  # fmt: skip
+        hold = box((load, 2 * half, height - 0.9), (middle, 0, (height + 0.9) / 2))
+        body = [Mesh.of(hold, Material.PLASTER, rng.uniform(0.5, 1.2))]
     else:
-        body = [Mesh.of(box(size, centre), Material.METAL) for size, centre in (
+        sides = (
             ((load, 2 * half, 0.12), (middle, 0, 0.95)),
             ((load, 0.06, 0.5), (middle, half, 1.2)),
             ((load, 0.06, 0.5), (middle, -half, 1.2)),
             ((0.06, 2 * half, 0.5), (tail, 0, 1.2)),
-        )]  # fmt: skip
+        )
+        body = [Mesh.of(box(size, centre), Material.METAL) for size, centre in sides]
     axles = (nose - 0.7, tail + 0.25 * load, *([tail + 0.25 * load + 1.1] if load > 5 else []))
     wheels = [_wheel(x, y, 0.46, 0.28) for x in axles for y in (-half, half)]
     return join([Mesh.of(hull, Material.PAINT, paint), cabin, frame, *body, *wheels])
@@ -156,7 +165,7 @@ def _coach(length: float, half: float, height: float, paint: float) -> Mesh:
     x = np.linspace(-length / 2, length / 2, bays + 1)
     walls = []
     for side in (-1, 1):
-        for a, b in zip(x[:-1], x[1:], strict=True):
+        for a, b in pairwise(x):
             start, stop = (a, b) if side < 0 else (b, a)
             y = side * half
             walls.append([(start, y, 0.35), (stop, y, 0.35), (stop, y, height), (start, y, height)])
@@ -186,7 +195,12 @@ def trailer(rng: np.random.Generator) -> Mesh:
         body = _coach(length, half, rng.uniform(2.1, 2.5), rng.uniform(1.0, 2.4))
     else:
         height = rng.uniform(1.2, 1.9)
-        outline = [(-length / 2, 0.45), (length / 2, 0.45), (length / 2, height), (-length / 2, height)]
+        outline = [
+            (-length / 2, 0.45),
+            (length / 2, 0.45),
+            (length / 2, height),
+            (-length / 2, height),
+        ]
         body = Mesh.of(extrude(outline, -half, half), Material.WOOD)
     return join([body, bar, *wheels])
 
@@ -205,11 +219,13 @@ def bicycle(rng: np.random.Generator) -> Mesh:
         (head, (0.32, 0, 1.0)),
         ((0.34, -0.29, 1.02), (0.34, 0.29, 1.02)),
     ]
-    frame = [tube(pair, 0.022, 5) for bar in bars for pair in zip(bar[:-1], bar[1:], strict=True)]
+    frame = [tube(pair, 0.022, 5) for bar in bars for pair in pairwise(bar)]
     saddle = box((0.26, 0.15, 0.06), (-0.28, 0, 0.94))
     wheels = [ring(centre, radius, 0.045) for centre in (rear, front)]
     spokes = [tube([(x, 0, 0.03), (x, 0, 0.65)], 0.012, 4) for x in (rear[0], front[0])]
-    spokes += [tube([(x - 0.3, 0, 0.34), (x + 0.3, 0, 0.34)], 0.012, 4) for x in (rear[0], front[0])]
+    spokes += [
+        tube([(x - 0.3, 0, 0.34), (x + 0.3, 0, 0.34)], 0.012, 4) for x in (rear[0], front[0])
+    ]
     return join(
         [
             Mesh.of(np.concatenate([*frame, *spokes]), Material.METAL, paint),
@@ -225,9 +241,10 @@ def motorcycle(rng: np.random.Generator) -> Mesh:
     front, rear = 0.66, -0.62
     wheels = [tube([(x, -0.06, 0.3), (x, 0.06, 0.3)], 0.3, 14) for x in (front, rear)]
     engine = box((0.6, 0.32, 0.4), (0.0, 0, 0.42))
-    tank = loft(np.array([_oval(x, 0, z, w, h) for x, z, w, h in (
-        (-0.1, 0.78, 0.1, 0.06), (0.05, 0.82, 0.17, 0.13), (0.3, 0.82, 0.16, 0.13), (0.42, 0.78, 0.08, 0.08),
-    )]))  # fmt: skip
+    swell = ((-0.1, 0.78, 0.1, 0.06), (0.05, 0.82, 0.17, 0.13), (0.3, 0.82, 0.16, 0.13))
+    tank = loft(
+        np.array([_oval(x, 0, z, w, h) for x, z, w, h in (*swell, (0.42, 0.78, 0.08, 0.08))])
+    )
     bench = frustum((-0.8, 0.0, -0.14, 0.14, 0.68), (-0.75, -0.02, -0.12, 0.12, 0.82))
     fork = [tube([(front, y, 0.3), (0.42, y, 0.95)], 0.035, 5) for y in (-0.1, 0.1)]
     handle = tube([(0.36, -0.37, 1.02), (0.42, 0, 0.96), (0.36, 0.37, 1.02)], 0.03, 5)
