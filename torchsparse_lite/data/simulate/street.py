@@ -86,7 +86,7 @@ class _Builder:
         self.crowns = [plants.tree(rng) for _ in range(7)]
         self.distant = [plants.tree(rng, leaf_m=0.8) for _ in range(4)]
         self.shrubs = [plants.bush(rng) for _ in range(5)]
-        self.taste = rng.dirichlet([20.0, 16.0, 14.0, 1.5, 1.5])
+        self.taste = rng.dirichlet([24.0, 16.0, 12.0, 1.5, 1.5])
 
     def put(
         self, mesh: Mesh, s: float, d: float, turn: float = 0.0, z: float | None = None
@@ -227,7 +227,7 @@ def _line_with_plots(b: _Builder, side: int) -> None:
         ahead = [j - 5.5 - s for j in b.junctions if j > s]
         width = min([width, *ahead])
         lay[kind](b, side, s, width)
-        s += width
+        s += width + (b.rng.uniform(1.5, 6.0) if b.rng.random() < 0.4 else 0.0)
 
 
 def _house(b: _Builder, side: int, s: float, width: float, setback: float) -> None:
@@ -380,8 +380,10 @@ def _strew(b: _Builder, side: int) -> None:
         if rng.random() < 0.2 and not b.is_open(at, 5):
             turn = rng.uniform(0, 2 * np.pi)
             b.thing(_standing, ClassId.PERSON, at + 2, side * rng.uniform(inner, outer), turn)
-        if rng.random() < 0.2 and not b.is_open(at, 5):
-            b.thing(vehicles.bicycle, ClassId.BICYCLE, at + 4, side * inner, rng.normal(0, 0.3))
+        if rng.random() < 0.35 and not b.is_open(at, 5):
+            kinds = ((vehicles.bicycle, ClassId.BICYCLE), (vehicles.motorcycle, ClassId.MOTORCYCLE))
+            make_cycle, label = kinds[rng.choice(2, p=[0.7, 0.3])]
+            b.thing(make_cycle, label, at + 4, side * inner, rng.normal(0, 0.3))
 
 
 def _standing(rng: np.random.Generator) -> Mesh:
@@ -401,7 +403,7 @@ def _park_cars(b: _Builder, side: int) -> None:
     density, turn = rng.uniform(0.2, 0.7), 0.0 if side < 0 else np.pi
     s = b.start
     while s < b.stop:
-        kind = rng.choice(4, p=[0.84, 0.04, 0.05, 0.07])
+        kind = rng.choice(4, p=[0.78, 0.04, 0.05, 0.13])
         length = (5.8, 10.0, 7.0, 2.6)[kind]
         in_bay = b.ground.step_at(s, side * middle) < 0.05 and not b.is_open(s, 9)
         if in_bay and rng.random() < density:
@@ -416,7 +418,7 @@ def _fill_background(b: _Builder, side: int) -> None:
     rng, verge = b.rng, b.profile.verge
     for s in np.arange(b.start, b.stop, 14.0):
         at = s + rng.uniform(0, 6)
-        deep = rng.uniform(22, 55)
+        deep = rng.uniform(24, 60)
         choice = rng.random()
         if choice < 0.4 and not b.is_open(at + 6, 12):
             _house(b, side, at, rng.uniform(8, 14), deep)

@@ -152,7 +152,7 @@ def _walker(seed: int, gone: float) -> Mesh:
 
 def _vehicle(rng: np.random.Generator) -> ClassId:
     kinds = (ClassId.CAR, ClassId.TRUCK, ClassId.BUS, ClassId.OTHER_VEHICLE, ClassId.MOTORCYCLIST)
-    return kinds[rng.choice(len(kinds), p=[0.74, 0.07, 0.03, 0.04, 0.12])]
+    return kinds[rng.choice(len(kinds), p=[0.68, 0.07, 0.03, 0.04, 0.18])]
 
 
 def _oncoming(rng: np.random.Generator, street: Street, drive: Drive) -> list[_Spec]:
