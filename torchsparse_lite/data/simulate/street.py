@@ -75,13 +75,13 @@ class _Builder:
     def __init__(self, rng: np.random.Generator, start: float, stop: float) -> None:
         self.rng = rng
         self.start, self.stop = start, stop
-        self.profile = Profile(rng.uniform(3.0, 4.2), rng.uniform(2.0, 2.3), rng.uniform(1.8, 4.0))
+        self.profile = Profile(rng.uniform(3.3, 4.6), rng.uniform(2.0, 2.3), rng.uniform(1.8, 3.8))
         self.road = random_road(rng, start=start, stop=stop, verge=self.profile.verge)
         lane, kerb, verge = self.profile.lane, self.profile.kerb, self.profile.verge
         self.ground = Ground(self.road, [0.07, lane - 0.3, lane - 0.18, lane, kerb, verge])
         self.parts: list[Mesh] = []
         self.instances = count(1)
-        gap = rng.uniform(60, 130)
+        gap = rng.uniform(45, 90)
         self.junctions = tuple(np.arange(start + rng.uniform(10, gap), stop - 10, gap).tolist())
         self.crowns = [plants.tree(rng) for _ in range(7)]
         self.distant = [plants.tree(rng, leaf_m=0.8) for _ in range(4)]
@@ -175,7 +175,7 @@ def _pave(b: _Builder) -> None:
     for s in b.junctions:
         half = rng.uniform(2.6, 3.6)
         for side in (-1, 1):
-            if rng.random() < 0.7:
+            if rng.random() < 0.75:
                 for flank in (-1, 1):
                     edge = s + flank * half
                     walk = (edge, edge + 1.8 * flank)
@@ -400,10 +400,10 @@ def _park_cars(b: _Builder, side: int) -> None:
         (vehicles.motorcycle, ClassId.MOTORCYCLE),
     )
     middle = b.profile.lane + 0.5 * b.profile.bay
-    density, turn = rng.uniform(0.2, 0.7), 0.0 if side < 0 else np.pi
+    density, turn = rng.uniform(0.2, 0.6), 0.0 if side < 0 else np.pi
     s = b.start
     while s < b.stop:
-        kind = rng.choice(4, p=[0.78, 0.04, 0.05, 0.13])
+        kind = rng.choice(4, p=[0.8, 0.03, 0.04, 0.13])
         length = (5.8, 10.0, 7.0, 2.6)[kind]
         in_bay = b.ground.step_at(s, side * middle) < 0.05 and not b.is_open(s, 9)
         if in_bay and rng.random() < density:

@@ -97,7 +97,7 @@ def random_drive(
     pulse, phase = rng.uniform(0.3, 0.6), rng.uniform(0, 2 * np.pi, 2)
     swing = 0.25 * speed / pulse
     s = speed * times + swing * (np.sin(pulse * times + phase[0]) - np.sin(phase[0]))
-    d = -0.5 * street.profile.lane + 0.15 * np.sin(0.05 * s + phase[1])
+    d = -0.45 * street.profile.lane + 0.15 * np.sin(0.05 * s + phase[1])
     place = street.road.place
     forward = place(s + 0.9, d + 0.9 * 0.0075 * np.cos(0.05 * s + phase[1])) - place(s - 0.9, d)
     forward /= np.linalg.norm(forward, axis=1, keepdims=True)
