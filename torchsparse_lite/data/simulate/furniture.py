@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from torchsparse_lite.data.simulate.materials import ClassId, Material
-from torchsparse_lite.data.simulate.shapes import Mesh, box, join, tube
+from torchsparse_lite.data.simulate.shapes import Floats, Mesh, box, join, loft, tube
 
 __all__ = ["bollard", "clutter", "lamp", "sign"]
 
@@ -31,14 +31,19 @@ def sign(rng: np.random.Generator) -> Mesh:
     plates = []
     for level in range(int(rng.integers(1, 3))):
         z = height - 0.32 - 0.7 * level
-        x, kind = -0.05, rng.integers(4)
-        if kind == 3:
-            plates.append(box((0.02, 0.55, 0.4), (x, 0, z)))
-        else:
-            corners = (3, 8, 20)[kind]
-            plates.append(tube([(x, 0, z), (x - 0.02, 0, z)], rng.uniform(0.3, 0.42), corners))
-    plate = Mesh.of(np.concatenate(plates), Material.REFLECTOR, rng.uniform(0.7, 1.1))
-    return join([post.labelled(ClassId.POLE), plate.labelled(ClassId.TRAFFIC_SIGN)])
+        corners = (3, 8, 20, 4)[rng.integers(4)]
+        plate = _plate(corners, rng.uniform(0.3, 0.42))
+        plates.append(plate + np.array([0.0, 0.0, z]))
+    face = Mesh.of(np.concatenate(plates), Material.REFLECTOR, rng.uniform(0.7, 1.1))
+    return join([post.labelled(ClassId.POLE), face.labelled(ClassId.TRAFFIC_SIGN)])
+
+
+def _plate(corners: int, radius: float) -> Floats:
+    """A regular polygon across x, just in front of its post; an odd one stands on a side."""
+    turn = np.pi / 2 if corners % 2 else np.pi / corners
+    angle = np.arange(corners) * (2 * np.pi / corners) + turn
+    y, z = radius * np.cos(angle), radius * np.sin(angle)
+    return loft(np.stack([np.stack([0.0 * y + x, y, z], 1) for x in (-0.05, -0.07)]))
 
 
 def bollard(rng: np.random.Generator) -> Mesh:

@@ -86,15 +86,18 @@ def simulate(
         refuse(
             "simulate: sequences", "a sequence of names", repr(sequences), remedy, error=TypeError
         )
-    steps: Iterable[tuple[str, int]] = [(name, i) for name in sequences for i in range(frames)]
+    parent = Path(root) / "sequences"
     writers = {
-        name: _Sequence(
-            Path(root) / "sequences", name, frames, seed=seed, sensor=sensor, interval_s=interval_s
-        )
+        name: _Sequence(parent, name, frames, seed=seed, sensor=sensor, interval_s=interval_s)
         for name in sequences
     }
+    for writer in writers.values():
+        writer.claim()
+    steps: Iterable[tuple[str, int]] = [(name, i) for name in writers for i in range(frames)]
     for name, frame in _bar([*steps]) if progress else steps:
         writers[name].write(frame)
+        if frame == frames - 1:
+            writers[name].forget_street()
     return tuple(writer.folder for writer in writers.values())
 
 
@@ -140,21 +143,20 @@ class _Sequence:
         self.folder = parent / name
         self._frames, self._drive = frames, None
         self._seed, self._sensor, self._interval = [seed, int(name)], sensor, interval_s
-        self._claim(
-            {
-                "version": _VERSION,
-                "seed": seed,
-                "frames": frames,
-                "sensor": sensor,
-                "interval_s": interval_s,
-                "ray_caster": ray_caster_name(),
-            }
-        )
+        self._arguments = {
+            "version": _VERSION,
+            "seed": seed,
+            "frames": frames,
+            "sensor": sensor,
+            "interval_s": interval_s,
+            "ray_caster": ray_caster_name(),
+        }
 
     _drive: DriveThrough | None
 
-    def _claim(self, arguments: dict[str, Any]) -> None:
+    def claim(self) -> None:
         """Make the folder ours, or check that it is."""
+        arguments: dict[str, Any] = self._arguments
         path = self.folder / ARGUMENTS_FILE
         if path.is_file():
             found = json.loads(path.read_text())
@@ -193,8 +195,10 @@ class _Sequence:
             points, labels = self._drive.scan(frame)
             _write(label, labels.astype("<u4").tobytes())
             _write(scan, points.astype("<f4").tobytes())
-        if frame == self._frames - 1:
-            self._drive = None  # its street is large
+
+    def forget_street(self) -> None:
+        """Free the memory of a street that no further frame needs."""
+        self._drive = None
 
 
 def _row(matrix: Floats) -> str:
