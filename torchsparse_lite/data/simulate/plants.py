@@ -68,24 +68,24 @@ def tree(rng: np.random.Generator, leaf_m: float = 0.45) -> Mesh:
     return join([bark.labelled(ClassId.TRUNK), crown.labelled(ClassId.VEGETATION)])
 
 
-def bush(rng: np.random.Generator) -> Mesh:
-    """Some low blobs side by side."""
+def bush(rng: np.random.Generator, leaf_m: float = 0.36) -> Mesh:
+    """Some low blobs side by side, of leaves of one size."""
     size = rng.uniform(0.5, 1.8)
     blobs = []
     for _ in range(int(rng.integers(2, 5))):
         radii = size * rng.uniform([0.5, 0.5, 0.6], [1.1, 1.1, 1.3])
         middle = np.array([*rng.normal(0.0, 0.5 * size, 2), 0.6 * radii[2]])
-        blobs.append(middle + _blob(rng, radii, edge=0.3, free_path_m=rng.uniform(0.15, 0.4)))
+        blobs.append(middle + _blob(rng, radii, edge=leaf_m, free_path_m=rng.uniform(0.15, 0.4)))
     centres = np.concatenate(blobs)
     crown = Mesh.of(
-        leaves(rng, centres[centres[:, 2] > 0], 0.3), Material.LEAF, rng.uniform(0.8, 1.15)
+        leaves(rng, centres[centres[:, 2] > 0], leaf_m), Material.LEAF, rng.uniform(0.8, 1.15)
     )
     return crown.labelled(ClassId.VEGETATION)
 
 
 def hedge(rng: np.random.Generator, length: float) -> Mesh:
     """Clipped, along x from 0, about y = 0: a shell of leaves with an uneven surface."""
-    height, width, edge = rng.uniform(0.9, 2.1), rng.uniform(0.6, 1.3), 0.28
+    height, width, edge = rng.uniform(0.9, 2.1), rng.uniform(0.6, 1.3), 0.31
     path = rng.uniform(0.08, 0.2)
     shell = min(4 * path, width / 2)
     volume = length * (2 * height * shell + (width - 2 * shell) * shell)

@@ -141,7 +141,8 @@ class _Sequence:
             refuse(where + "interval_s", "in (0, 10] seconds", interval_s, "A usual value is 0.1.")
         check_choice(where + "sensor", sensor, SENSORS)
         self.folder = parent / name
-        self._frames, self._drive = frames, None
+        self._frames = frames
+        self._drive: DriveThrough | None = None
         self._seed, self._sensor, self._interval = [seed, int(name)], sensor, interval_s
         self._arguments = {
             "version": _VERSION,
@@ -151,8 +152,6 @@ class _Sequence:
             "interval_s": interval_s,
             "ray_caster": ray_caster_name(),
         }
-
-    _drive: DriveThrough | None
 
     def claim(self) -> None:
         """Make the folder ours, or check that it is."""

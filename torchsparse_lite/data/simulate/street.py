@@ -22,6 +22,7 @@ from torchsparse_lite.data.simulate.shapes import Mesh, join
 __all__ = ["Profile", "Street", "random_street"]
 
 _KERB_M = 0.12
+_NEAR_M = 24.0  # plants farther from the road are made of fewer, larger leaves
 _PLOTS = ("terrace", "villa", "green", "lot", "yard")
 
 
@@ -84,8 +85,9 @@ class _Builder:
         gap = rng.uniform(45, 90)
         self.junctions = tuple(np.arange(start + rng.uniform(10, gap), stop - 10, gap).tolist())
         self.crowns = [plants.tree(rng) for _ in range(7)]
-        self.distant = [plants.tree(rng, leaf_m=0.8) for _ in range(4)]
         self.shrubs = [plants.bush(rng) for _ in range(5)]
+        self.far_crowns = [plants.tree(rng, leaf_m=0.8) for _ in range(4)]
+        self.far_shrubs = [plants.bush(rng, leaf_m=0.8) for _ in range(4)]
         self.taste = rng.dirichlet([24.0, 16.0, 12.0, 1.5, 1.5])
 
     def put(
@@ -116,7 +118,7 @@ class _Builder:
         """One of the street's trees, turned and stretched."""
         rng = self.rng
         size = rng.uniform(0.75, 1.25)
-        stock = self.crowns if abs(d) < 24 else self.distant
+        stock = self.crowns if abs(d) < _NEAR_M else self.far_crowns
         grown = stock[rng.integers(len(stock))].scaled(size, size, rng.uniform(0.85, 1.2))
         self.put(grown, s, d, rng.uniform(0, 2 * np.pi))
 
@@ -124,9 +126,8 @@ class _Builder:
         """One of the street's bushes, turned and stretched."""
         rng = self.rng
         size = rng.uniform(0.7, 1.5)
-        grown = self.shrubs[rng.integers(len(self.shrubs))].scaled(
-            size, size, rng.uniform(0.7, 1.3)
-        )
+        stock = self.shrubs if abs(d) < _NEAR_M else self.far_shrubs
+        grown = stock[rng.integers(len(stock))].scaled(size, size, rng.uniform(0.7, 1.3))
         self.put(grown, s, d, rng.uniform(0, 2 * np.pi))
 
     def is_open(self, s: float, margin: float) -> bool:
