@@ -85,7 +85,7 @@ def bush(rng: np.random.Generator, leaf_m: float = 0.36) -> Mesh:
 
 def hedge(rng: np.random.Generator, length: float) -> Mesh:
     """Clipped, along x from 0, about y = 0: a shell of leaves with an uneven surface."""
-    height, width, edge = rng.uniform(0.9, 2.1), rng.uniform(0.6, 1.3), 0.31
+    height, width, edge = rng.uniform(0.8, 1.8), rng.uniform(0.6, 1.3), 0.31
     path = rng.uniform(0.08, 0.2)
     shell = min(4 * path, width / 2)
     volume = length * (2 * height * shell + (width - 2 * shell) * shell)

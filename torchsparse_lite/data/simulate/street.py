@@ -248,7 +248,7 @@ def _house(b: _Builder, side: int, s: float, width: float, setback: float) -> No
 
 def _terrace(b: _Builder, side: int, s: float, width: float) -> None:
     rng, verge = b.rng, b.profile.verge
-    setback = rng.uniform(0.0, 1.0) if rng.random() < 0.3 else rng.uniform(2.0, 6.0)
+    setback = rng.uniform(0.0, 1.0) if rng.random() < 0.1 else rng.uniform(3.0, 9.0)
     _house(b, side, s, width, setback)
     if setback > 1.5:
         if rng.random() < 0.6:
@@ -282,7 +282,7 @@ def _border(b: _Builder, side: int, s: float, width: float, *, gap: float) -> No
 
 def _villa(b: _Builder, side: int, s: float, width: float) -> None:
     rng, verge = b.rng, b.profile.verge
-    setback, drive = rng.uniform(4.0, 10.0), 3.0
+    setback, drive = rng.uniform(6.0, 13.0), 3.0
     _house(b, side, s + drive + 1, max(width - drive - 3.5, 5.0), setback)
     paved = ClassId.PARKING if rng.random() < 0.6 else ClassId.OTHER_GROUND
     b.ground.paint((s + 0.5, s + drive), (side * verge, side * (verge + setback + 6)), paved, 0.12)
