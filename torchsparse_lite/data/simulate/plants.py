@@ -46,7 +46,7 @@ def tree(rng: np.random.Generator, leaf_m: float = 0.45) -> Mesh:
         leaf_m: size of a leaf; twice as large takes a quarter of the triangles.
     """
     bole, girth = rng.uniform(0.8, 2.4), rng.uniform(0.08, 0.24)
-    spread, height = rng.uniform(1.4, 3.4), rng.uniform(2.0, 5.0)
+    spread, height = rng.uniform(1.6, 3.8), rng.uniform(2.0, 5.0)
     lean = rng.normal(0.0, 0.12, 2)
     top = (lean[0], lean[1], bole + 0.5 * height)
     foot = (0.0, 0.0, -0.4)
@@ -60,7 +60,7 @@ def tree(rng: np.random.Generator, leaf_m: float = 0.45) -> Mesh:
         fork = (0.5 * lean[0], 0.5 * lean[1], bole * rng.uniform(0.7, 1.0))
         wood.append(tube([fork, tuple(middle)], [0.5 * girth, 0.2 * girth], 5))
         radii = rng.uniform(0.45, 0.75, 3) * [spread, spread, 0.6 * height]
-        blobs.append(middle + _blob(rng, radii, edge=leaf_m, free_path_m=rng.uniform(0.5, 1.3)))
+        blobs.append(middle + _blob(rng, radii, edge=leaf_m, free_path_m=rng.uniform(0.6, 1.8)))
     centres = np.concatenate(blobs)
     centres = centres[centres[:, 2] > 0.7 * bole]
     crown = Mesh.of(leaves(rng, centres, leaf_m), Material.LEAF, rng.uniform(0.8, 1.15))

@@ -362,7 +362,7 @@ def _line_with_furniture(b: _Builder, side: int) -> None:
         b.put(furniture.sign(rng), s - side * 6.5, side * inner, 0.0 if side < 0 else np.pi)
     for s in np.arange(b.start + rng.uniform(5, 20), b.stop, rng.uniform(35, 80)):
         b.put(furniture.sign(rng), s, side * inner, rng.normal(0.0 if side < 0 else np.pi, 0.2))
-    if rng.random() < 0.7:
+    if rng.random() < 0.85:
         spacing = rng.uniform(8, 16)
         for s in np.arange(b.start + 4, b.stop, spacing):
             if rng.random() < 0.8 and not b.is_open(s, 6):
@@ -424,8 +424,8 @@ def _fill_background(b: _Builder, side: int) -> None:
         if choice < 0.4 and not b.is_open(at + 6, 12):
             _house(b, side, at, rng.uniform(8, 14), deep)
         elif choice < 0.9:
-            for _ in range(5):
+            for _ in range(7):
                 d = side * (verge + deep + rng.uniform(-8, 8))
                 place = at + rng.uniform(-5, 8)
                 if not b.is_open(place, 6):
-                    (b.tree if rng.random() < 0.6 else b.bush)(place, d)
+                    (b.tree if rng.random() < 0.5 else b.bush)(place, d)
