@@ -80,6 +80,8 @@ class Material(IntEnum):
     CLOTH = 15
     SKIN = 16
     WINDOW = 17
+    COBBLES = 18
+    GRAVEL = 19
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ SURFACES: Final[dict[Material, Surface]] = {
     Material.LEAF: Surface(0.42, 0.11, 0.010, 0.00, 0.020, 0.04),
     Material.CLOTH: Surface(0.42, 0.13, 0.010, 0.00, 0.010, 0.04),
     Material.SKIN: Surface(0.45, 0.08, 0.008, 0.00, 0.010, 0.03),
+    Material.COBBLES: Surface(0.37, 0.06, 0.012, 0.00, 0.003, 0.03),
+    Material.GRAVEL: Surface(0.29, 0.07, 0.020, 0.00, 0.005, 0.05),
     Material.WINDOW: Surface(0.24, 0.12, 0.030, 0.60, 0.400, 0.10),  # of a house: curtains, blinds
 }
 

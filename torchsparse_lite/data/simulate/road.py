@@ -23,9 +23,9 @@ Places = float | Floats
 
 _GROUND_MATERIAL = {
     ClassId.ROAD: Material.ASPHALT,
-    ClassId.PARKING: Material.PAVING,
+    ClassId.PARKING: Material.COBBLES,
     ClassId.SIDEWALK: Material.PAVING,
-    ClassId.OTHER_GROUND: Material.PAVING,
+    ClassId.OTHER_GROUND: Material.GRAVEL,
     ClassId.LANE_MARKING: Material.MARKING,
     ClassId.TERRAIN: Material.SOIL,
 }
