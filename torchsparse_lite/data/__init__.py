@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Scans and where they come from."""
