@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Sequence
 from numbers import Integral
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ __all__ = [
     "check_same_device",
     "check_shape",
     "check_type",
+    "needs_extra",
     "refuse",
     "triple",
 ]
@@ -97,3 +99,29 @@ def triple(where: str, value: int | Iterable[int], *, minimum: int) -> tuple[int
         refuse(where, f"at least {minimum} in every axis", value, remedy)
     x, y, z = (int(v) for v in values)
     return x, y, z
+
+
+def needs_extra(function: str, package: str, extra: str) -> Any:
+    """Import an optional package where it is used.
+
+    Args:
+        function: who needs it.
+        package: name to import, dots allowed.
+        extra: the extra of this project that installs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        RuntimeError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as missing:
+        refuse(
+            f"{function}: package {package}",
+            "installed",
+            f"no module named {missing.name}",
+            f"Install it with: pip install 'torchsparse_lite[{extra}]'.",
+            error=RuntimeError,
+        )
