@@ -91,5 +91,7 @@ def chosen(where: str, **choices: object) -> str:
     given = [name for name, value in choices.items() if value is not None]
     if len(given) != 1:
         actual = " and ".join(given) or "none"
-        refuse(where, f"told exactly one of {', '.join(choices)}", actual, "Pass one of them.")
+        refuse(
+            f"{where}: choice", f"exactly one of {', '.join(choices)}", actual, "Pass one of them."
+        )
     return given[0]

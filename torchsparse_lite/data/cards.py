@@ -84,7 +84,7 @@ class Card:
         Raises:
             ValueError: no such map, or a label id that the map does not know.
         """
-        check_choice(f"{self.name} card: label map", map, self.label_maps)
+        check_choice(f"Card.to_train: label map of card {self.name}", map, self.label_maps)
         ids = self.label_maps[map]
         table = np.full(max(ids, default=0) + 2, _UNKNOWN, np.int64)
         for raw, name in ids.items():
@@ -98,8 +98,8 @@ class Card:
 
     def _refuse_unknown(self, unknown: Array, map: str, file: str | Path) -> None:
         refuse(
-            f"{self.name} card: label ids in {file}",
-            f"known to the label map {map!r}",
+            f"Card.to_train: label ids in {file}",
+            f"known to the label map {map!r} of card {self.name}",
             ", ".join(str(raw) for raw in unknown[:8].tolist()),
             "Choose another label map or card, or add the ids to a copy of the card.",
         )
@@ -116,7 +116,7 @@ class Card:
         wrong = (rows != IGNORE) & ((rows < 0) | (rows >= self.num_classes))
         if wrong.any():
             refuse(
-                f"{self.name} card: train ids",
+                f"Card.to_raw: train ids of card {self.name}",
                 f"in [0, {self.num_classes}) or {IGNORE}",
                 int(rows[wrong][0]),
                 "Give the arg max over the classes of this card.",
