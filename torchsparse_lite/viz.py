@@ -101,8 +101,9 @@ def draw_scan(scan: Scan, card: Card, path: str | Path, prediction: Labels | Non
     figure.suptitle(f"{card.title}, {scan.name}: {len(scan):,} points")
     rows = figure.subfigures(len(heights), 1, height_ratios=heights)
     axes = np.ravel(rows[0].subplots(1, len(panels)))
+    cut = 0.01 if "range" in strips and len(scan) > 1000 else 0.0  # a sensor's furthest returns
     for panel, axis in zip(panels, axes, strict=True):
-        _draw_top(axis, scan, panel)
+        _draw_top(axis, scan, panel, cut)
     strip_rows = iter(rows[1:-1])
     for view in strips:
         for panel in panels:
@@ -150,7 +151,7 @@ def _strip_height(scan: Scan, width: float) -> float:
     """Inches that a view from the side needs."""
     if not len(scan):
         return 1.5
-    x, _, z = (np.subtract(*np.quantile(v, (0.99, 0.01))) for v in scan.xyz.T)
+    x, _, z = (np.subtract(*(v.max(), v.min())) for v in scan.xyz.T)
     return float(np.clip(0.9 * width * z / max(x, 1e-3) + 0.6, 1.5, 6.4))
 
 
@@ -205,22 +206,23 @@ def _paint(
 
 
 def _view(
-    across: Floats, up: Floats, towards: Floats, colors: Colors
+    across: Floats, up: Floats, towards: Floats, colors: Colors, *, cut: float = 0.0
 ) -> tuple[Colors, tuple[float, float, float, float]]:
-    """Orthographic picture of the part that holds 98 % of the points along each axis.
+    """Orthographic picture.
 
     Args:
         across: (N,) metres, to the right.
         up: (N,) metres, upwards.
         towards: (N,) the viewer; nearer points cover others.
         colors: (N, 3) uint8.
+        cut: share of the points to leave out at each end of each axis.
 
     Returns:
         The picture, and its extent: left, right, bottom, top in metres.
     """
     if not len(across):
         return np.full((2, 2, 3), _BACKGROUND, np.uint8), (-1.0, 1.0, -1.0, 1.0)
-    (left, right), (bottom, top) = (np.quantile(v, (0.01, 0.99)) for v in (across, up))
+    (left, right), (bottom, top) = (np.quantile(v, (cut, 1 - cut)) for v in (across, up))
     margin = 0.02 * max(right - left, top - bottom, 1e-3)
     left, right, bottom, top = left - margin, right + margin, bottom - margin, top + margin
     scale = _PIXELS / max(right - left, top - bottom)
@@ -253,10 +255,10 @@ def _range_image(scan: Scan, colors: Colors, card: Card) -> Colors:
     return _paint(columns, rows, np.concatenate([colors, colors]), shape)
 
 
-def _draw_top(axis: Any, scan: Scan, panel: _Panel) -> None:
+def _draw_top(axis: Any, scan: Scan, panel: _Panel, cut: float) -> None:
     x, y, z = scan.xyz.T
     height = z if panel.is_raised is None else np.where(panel.is_raised, np.inf, z)
-    image, extent = _view(x, y, height, panel.colors)
+    image, extent = _view(x, y, height, panel.colors, cut=cut)
     axis.imshow(image, extent=extent, interpolation="nearest")
     axis.set_title(f"{panel.title}, from above", fontsize="medium")
     axis.set_xlabel("x / m")

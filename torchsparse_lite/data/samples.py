@@ -44,7 +44,7 @@ def points_of(scan: Scan, features: Sequence[str] = ("xyz", "remission")) -> Poi
         if values is None:
             remedy = "Leave the feature out, or use a data set that has it."
             refuse(f"points_of: {name}", "there", f"{scan!r}", remedy)
-        columns.append(values.reshape(len(scan), -1))
+        columns.append(values[:, None] if values.ndim == 1 else values)
     feats = np.concatenate(columns, axis=1)
     return PointTensor(torch.from_numpy(feats), torch.from_numpy(scan.xyz.copy()), batch_size=1)
 
