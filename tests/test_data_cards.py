@@ -27,6 +27,7 @@ def test_card_is_complete(name):
         assert set(card.label_maps["official"].values()) - {None} == set(card.classes)
         train = np.arange(card.num_classes)
         np.testing.assert_array_equal(card.to_train(card.to_raw(train)), train)
+    assert all(0 <= n < card.num_classes for group in card.groups.values() for n in group)
     assert set(card.views) <= {"top", "range", "side"}
     assert name in repr(card)
 

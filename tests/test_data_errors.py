@@ -179,6 +179,8 @@ def test_semantickitti(made, tmp_path):
     provoke(FileNotFoundError, ["07"], lambda: kitti(root, sequences=["07"]))
     provoke(FileNotFoundError, ["000009"], lambda: kitti(root, files=["00/000009"]))
     provoke(ValueError, ['"00/000000"'], lambda: kitti(root, files=["000000"]))
+    (root / "sequences" / "03" / "velodyne").mkdir(parents=True)
+    provoke(FileNotFoundError, ["03", ".bin scans"], lambda: kitti(root, sequences=["03"]))
     poses = root / "sequences" / "00" / "poses.txt"
     text = poses.read_text()
     poses.write_text("".join(text.splitlines(keepends=True)[:1]))

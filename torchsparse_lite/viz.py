@@ -178,7 +178,7 @@ def _error(labels: Labels, prediction: Labels) -> _Panel:
     colors = np.where(is_wrong[:, None], _WRONG, _RIGHT)
     colors[~counted] = _IGNORED
     share = is_wrong.sum() / max(int(counted.sum()), 1)
-    title = f"error: {share:.1%} of {int(counted.sum()):,} labelled points (red)"
+    title = f"error: {share:.1%} of {int(counted.sum()):,} labelled points (red, on top)"
     return _Panel(title, colors.astype(np.uint8), is_wrong)
 
 

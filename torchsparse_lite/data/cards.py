@@ -43,7 +43,8 @@ class Card:
         licence: terms of the data.
         source: how to obtain the data, and what to cite.
         units: of the numbers in the files.
-        groups: classes that belong together (the parts of each ShapeNet category).
+        groups: train ids that belong together: things (which have instances) and the ground below
+            them, or the parts of each ShapeNet category.
     """
 
     name: str

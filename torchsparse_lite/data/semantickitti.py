@@ -110,7 +110,11 @@ class SemanticKITTI(ScanDataset):
         return name
 
     def _scans_of(self, sequence: str) -> list[str]:
-        paths = sorted((self._folder / sequence / "velodyne").glob("*.bin"))
+        folder = self._folder / sequence / "velodyne"
+        paths = sorted(folder.glob("*.bin"))
+        if not paths:
+            rule, remedy = "a place of .bin scans", self.card.source
+            refuse(f"{_FUNCTION}: {folder}", rule, "none", remedy, error=FileNotFoundError)
         return [f"{sequence}/{path.stem}" for path in paths]
 
     def _poses_of(self, sequence: str) -> npt.NDArray[np.float64] | None:
