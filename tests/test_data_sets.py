@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import pickle
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +96,21 @@ def test_samples_collate(tiny, name):
 def test_an_iteration_over_samples_ends(tiny, name):
     _, opened = tiny(name)
     assert len(list(data.SegmentationSamples(opened))) == len(opened)
+
+
+def test_the_example_in_the_readme_runs(tmp_path, monkeypatch):
+    """On a tiny set in the layout of SemanticKITTI, all training sequences there."""
+    tiny_sets.semantickitti(tmp_path)
+    folder = tmp_path / "sequences"
+    for sequence in data.load_card("semantickitti").splits["train"][1:]:
+        shutil.copytree(folder / "00", folder / sequence)
+    text = (Path(__file__).parents[1] / "datasets" / "README.md").read_text()
+    block = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(block.replace("/data/SemanticKITTI", str(tmp_path)), names)
+    assert len(names["labels"]) == len(names["batch"]["points"])
+    assert (tmp_path / "scan.png").is_file()
 
 
 # ---- what single layouts do beyond that

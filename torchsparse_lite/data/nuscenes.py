@@ -122,7 +122,7 @@ class NuScenesLidarseg(ScanDataset):
             record
             for record in self._table(tables, "sample_data")
             if record["is_key_frame"]
-            and "LIDAR_TOP" in Path(record["filename"]).parts
+            and "LIDAR_TOP" in record["filename"].split("/")
             and scene_of[record["sample_token"]] in wanted
         ]
         records.sort(key=lambda r: (scene_of[r["sample_token"]], r["timestamp"], r["token"]))
