@@ -126,6 +126,20 @@ def test_semantickitti_instances_and_poses(tiny):
     np.testing.assert_allclose(scan.pose, expected, atol=1e-12)
 
 
+def test_one_scan_by_its_files(tiny, tmp_path):
+    """What a viewer reads: a scan, its labels and a prediction written in the same format."""
+    written, opened = tiny("semantickitti")
+    scan = data.read_scan_file(written.scan_file, opened.card, written.label_file)
+    np.testing.assert_array_equal(scan.xyz, opened[0].xyz)
+    np.testing.assert_array_equal(scan.labels, opened[0].labels)
+    assert scan.name == "000000"
+    prediction = np.arange(len(scan)) % 19
+    path = data.write_label_file(tmp_path / "new" / "000000.label", prediction, opened.card)
+    again, instances = data.read_label_file(path, opened.card, len(scan))
+    np.testing.assert_array_equal(again, prediction)
+    assert not instances.any()
+
+
 def test_semantickitti_two_label_maps(tiny):
     written, official = tiny("semantickitti")
     _, spvnas = tiny("semantickitti", label_map="spvnas")

@@ -7,17 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from torchsparse_lite.data.base import ScanDataset, chosen
-from torchsparse_lite.data.files import (
-    need_file,
-    need_folder,
-    read_labels,
-    read_rows,
-    remission_of,
-)
+from torchsparse_lite.data.files import need_file, need_folder
 from torchsparse_lite.data.scan import Scan
+from torchsparse_lite.data.scan_file import read_scan_file
 from torchsparse_lite.errors import check_choice, refuse
 
 __all__ = ["ScanFolder"]
@@ -101,20 +94,8 @@ class ScanFolder(ScanDataset):
     def read(self, name: str) -> Scan:
         """The scan at ``root/name.bin``."""
         path = self.root / f"{name}.bin"
-        rows = read_rows(_FUNCTION, path, len(self.card.layout["columns"]))
-        labels, instances = None, None
-        if self.has_labels:
-            label_path = self._label_path(path)
-            raw = read_labels(_FUNCTION, label_path, len(rows))
-            labels = self._labels(raw & 0xFFFF, label_path)
-            instances = (raw >> 16).astype(np.int32)
-        scan = Scan(
-            xyz=np.ascontiguousarray(rows[:, :3]),
-            remission=remission_of(_FUNCTION, path, rows[:, 3], self.card.remission_max),
-            labels=labels,
-            instances=instances,
-            name=name,
-        )
+        label_path = self._label_path(path) if self.has_labels else None
+        scan = read_scan_file(path, self.card, label_path, label_map=self.label_map, name=name)
         if self.card.layout.get("drop_origin", False):
             return scan.take((scan.xyz != 0).any(axis=1))
         return scan

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,15 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from torchsparse_lite.data.base import ScanDataset, chosen
-from torchsparse_lite.data.files import (
-    need_file,
-    need_folder,
-    read_labels,
-    read_matrix,
-    read_rows,
-    remission_of,
-)
+from torchsparse_lite.data.files import need_file, need_folder, read_matrix
 from torchsparse_lite.data.scan import Scan
+from torchsparse_lite.data.scan_file import read_scan_file
 from torchsparse_lite.errors import check_choice, refuse
 
 __all__ = ["SemanticKITTI"]
@@ -130,22 +125,15 @@ class SemanticKITTI(ScanDataset):
         """The scan ``"SS/NNNNNN"``."""
         sequence, frame = name.split("/")
         folder = self._folder / sequence
-        path = folder / "velodyne" / f"{frame}.bin"
-        rows = read_rows(_FUNCTION, path, len(self.card.layout["columns"]))
-        labels, instances = None, None
-        if self._reads_labels(sequence):
-            label_path = folder / "labels" / f"{frame}.label"
-            raw = read_labels(_FUNCTION, label_path, len(rows))
-            labels = self._labels(raw & 0xFFFF, label_path)
-            instances = (raw >> 16).astype(np.int32)
-        return Scan(
-            xyz=np.ascontiguousarray(rows[:, :3]),
-            remission=remission_of(_FUNCTION, path, rows[:, 3], self.card.remission_max),
-            labels=labels,
-            instances=instances,
+        labels = folder / "labels" / f"{frame}.label" if self._reads_labels(sequence) else None
+        scan = read_scan_file(
+            folder / "velodyne" / f"{frame}.bin",
+            self.card,
+            labels,
+            label_map=self.label_map,
             name=name,
-            pose=self._pose(sequence, frame),
         )
+        return replace(scan, pose=self._pose(sequence, frame))
 
     def _reads_labels(self, sequence: str) -> bool:
         if self.has_labels is None:
