@@ -187,7 +187,7 @@ def test_semantickitti(made, tmp_path):
     provoke(ValueError, [poses, "12 numbers"], lambda: kitti(root, sequences=["00"]))
     poses.write_text(text)
     calib = root / "sequences" / "00" / "calib.txt"
-    calib.write_text("P0: 1 2 3\n")
+    calib.write_text(f"P0: 1 2 3\nTr: 1 2\nTr: {'x ' * 12}\n")
     provoke(ValueError, [calib, "Tr"], lambda: kitti(root, sequences=["00"]))
 
 

@@ -162,10 +162,14 @@ def _homogeneous(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _calibration(path: Path) -> npt.NDArray[np.float64]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         key, _, numbers = line.partition(":")
-        if key.strip() == "Tr" and len(numbers.split()) == 12:
-            return np.asarray(_homogeneous(np.array([numbers.split()], np.float64))[0])
+        try:
+            row = np.array([numbers.split()], np.float64)
+        except ValueError:
+            continue
+        if key.strip() == "Tr" and row.shape == (1, 12):
+            return np.asarray(_homogeneous(row)[0])
     refuse(
         f"{_FUNCTION}: {path}",
         "a calibration with a line of 12 numbers named Tr",
