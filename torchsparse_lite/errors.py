@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any, NoReturn
@@ -23,6 +24,7 @@ __all__ = [
     "check_same_device",
     "check_shape",
     "check_type",
+    "needs_extra",
     "per_axis",
     "refuse",
     "refuse_cuda",
@@ -167,3 +169,29 @@ def triple(
         refuse(where, f"from {minimum} to {_INT32.max} in every axis", value, remedy)
     x, y, z = (int(v) for v in values)
     return x, y, z
+
+
+def needs_extra(function: str, package: str, extra: str) -> Any:
+    """Import an optional package where it is used.
+
+    Args:
+        function: who needs it.
+        package: name to import, dots allowed.
+        extra: the extra of this project that installs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        RuntimeError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as missing:
+        refuse(
+            f"{function}: package {package}",
+            "installed",
+            f"no module named {missing.name}",
+            f"Install it with: pip install 'torchsparse_lite[{extra}]'.",
+            error=RuntimeError,
+        )

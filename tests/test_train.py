@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""Losses and metrics by hand and by brute force; the schedule; a module that learns."""
+
+from __future__ import annotations
+
+import math
+
+import clouds
+import pytest
+import torch
+from torch import nn
+
+import torchsparse_lite as tsl
+from torchsparse_lite import models
+
+pytest.importorskip("lightning", reason="the extra train is not installed")
+
+import lightning.pytorch as pl
+
+from torchsparse_lite.train.losses import IGNORED, SegmentationLoss, lovasz_softmax
+from torchsparse_lite.train.metrics import confusion_matrix, iou_of
+from torchsparse_lite.train.module import Segmentation, warmup_cosine
+
+# Lightning's own: hints about workers and loggers, and what it calls of torch.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)
+
+
+def lovasz_by_definition(scores, labels):
+    """Sum over sorted errors of error times the step of the Jaccard loss, class by class."""
+    probabilities = scores.softmax(1)
+    losses = []
+    for k in sorted(set(labels.tolist())):
+        truth = labels == k
+        errors = [
+            float(abs(float(t) - float(p))) for t, p in zip(truth, probabilities[:, k], strict=True)
+        ]
+        order = sorted(range(len(errors)), key=lambda i: -errors[i])
+        wrong, before, total = set(), 0.0, 0.0
+        positives = {i for i, t in enumerate(truth.tolist()) if t}
+        for i in order:
+            wrong.add(i)
+            jaccard = 1 - len(positives - wrong) / len(positives | wrong)
+            total += errors[i] * (jaccard - before)
+            before = jaccard
+        losses.append(total)
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lovasz_is_its_definition(seed):
+    scores = clouds.random_values(12, 4, seed=seed)
+    labels = torch.randint(0, 3, (12,), generator=torch.Generator().manual_seed(seed))
+    expected = lovasz_by_definition(scores, labels)
+    assert float(lovasz_softmax(scores, labels)) == pytest.approx(expected, abs=1e-6)
+    with_ignored = torch.cat([labels, torch.full((3,), IGNORED)])
+    more = torch.cat([scores, clouds.random_values(3, 4, seed=9)])
+    assert float(lovasz_softmax(more, with_ignored)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_perfect_scores_cost_nothing():
+    labels = torch.tensor([0, 1, 2, 2])
+    scores = 100.0 * nn.functional.one_hot(labels, 3).float()
+    assert float(SegmentationLoss(lovasz=1.0)(scores, labels)) == pytest.approx(0, abs=1e-6)
+    assert float(SegmentationLoss(lovasz=1.0)(-scores, labels)) > 10
+
+
+@pytest.mark.parametrize("labels", [torch.full((4,), IGNORED), torch.zeros(0).long()])
+def test_nothing_to_learn_from_gives_zero_gradients(labels):
+    scores = torch.zeros(len(labels), 3, requires_grad=True)
+    loss = SegmentationLoss(lovasz=1.0)(scores, labels)
+    assert float(loss) == 0
+    loss.backward()
+    assert torch.equal(scores.grad, torch.zeros_like(scores))
+
+
+def test_loss_arguments():
+    labels, scores = torch.tensor([0, 1]), torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    plain = SegmentationLoss()(scores, labels)
+    assert float(plain) == pytest.approx(float(nn.functional.cross_entropy(scores, labels)))
+    weighted = SegmentationLoss(class_weights=[0.0, 1.0])(scores, labels)
+    assert float(weighted) == pytest.approx(2 + math.log(1 + math.exp(-2)))
+    with pytest.raises(ValueError, match="SegmentationLoss: lovasz must be at least 0"):
+        SegmentationLoss(lovasz=-1)
+
+
+def test_absent_classes_do_not_count():
+    metric = confusion_matrix(4)
+    prediction = torch.tensor([0, 0, 1, 1, 3, 2])
+    labels = torch.tensor([0, 0, 1, 0, 1, IGNORED])
+    metric.update(prediction[:3], labels[:3])
+    metric.update(prediction[3:], labels[3:])
+    result = iou_of(metric.compute())
+    assert result.points.tolist() == [3, 2, 0, 0]
+    assert result.per_class[:2].tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert result.per_class[2:].isnan().all()
+    assert result.mean == pytest.approx(0.5)
+    assert result.accuracy == pytest.approx(3 / 5)
+    table = result.table(["car", "road", "tree", "pole"])
+    assert "mean over 2 classes" in table
+    assert table.count("absent") == 2
+
+
+def test_scores_of_nothing_are_nan():
+    result = iou_of(torch.zeros(3, 3))
+    assert math.isnan(result.mean)
+    assert math.isnan(result.accuracy)
+
+
+def test_schedule():
+    factors = [warmup_cosine(step, 4, 20) for step in range(21)]
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert factors[12] == pytest.approx(0.5)
+    assert factors[20] == pytest.approx(0.0)
+    assert factors[4:] == sorted(factors[4:], reverse=True)
+
+
+class TwoGrounds(torch.utils.data.Dataset):
+    """Points on two sheets; the class is the sheet."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        xyz = torch.rand(300, 3, generator=generator) * torch.tensor([4.0, 4.0, 0.1])
+        labels = torch.randint(0, 2, (300,), generator=generator)
+        xyz[:, 2] += labels
+        remission = torch.rand(300, 1, generator=generator)
+        return {"points": tsl.PointTensor(torch.cat([xyz, remission], 1), xyz), "labels": labels}
+
+
+def collate(samples):
+    batch = tsl.collate_fn(samples)
+    return {**batch, "labels": torch.cat([sample["labels"] for sample in samples])}
+
+
+def trained(folder, epochs=6, **options):
+    torch.manual_seed(0)
+    shape = models.UNetShape.of((8, 8, 8), (1, 1), stem_depth=1)
+    network = models.SPVCNN(4, 2, shape, voxel_size=0.2)
+    loader = torch.utils.data.DataLoader(TwoGrounds(), 2, collate_fn=collate)
+    module = Segmentation(
+        network, ["low", "high"], learning_rate=0.02, loss=SegmentationLoss(lovasz=1.0), **options
+    )
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(module, loader, loader)
+    return module
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_small_network_learns(tmp_path, optimizer):
+    module = trained(tmp_path, optimizer=optimizer, warmup_steps=2, views=2)
+    assert module.last is not None
+    assert module.last.mean > 0.95
+
+
+def test_training_is_repeatable(tmp_path):
+    one, two = (trained(tmp_path, epochs=2).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_module_arguments():
+    network = nn.Identity()
+    with pytest.raises(ValueError, match="Segmentation: optimizer must be one of sgd, adamw"):
+        Segmentation(network, ["a"], optimizer="lion")
+    with pytest.raises(ValueError, match="Segmentation: views must be at least 1"):
+        Segmentation(network, ["a"], views=0)
