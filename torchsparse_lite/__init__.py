@@ -13,6 +13,7 @@ from torchsparse_lite.coordinates import HashTable, Level
 from torchsparse_lite.host_memory import keep_host_memory
 from torchsparse_lite.kernel_map import ConvGeometry, KernelMap
 from torchsparse_lite.manager import CoordinateManager
+from torchsparse_lite.point_grid import PointGrid
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.tensor import SparseTensor, cat
 from torchsparse_lite.voxelize import Voxelized, devoxelize, sparse_quantize, voxelize
@@ -28,6 +29,7 @@ __all__ = [
     "HashTable",
     "KernelMap",
     "Level",
+    "PointGrid",
     "PointTensor",
     "SparseTensor",
     "Voxelized",
