@@ -15,7 +15,9 @@
 
 namespace tsl::cpu {
 
-constexpr int kMaxDigitBits = 10;  // 1,024 write streams: their heads stay in the first-level cache
+// 4,096 write positions fill a first-level cache of 32 KB. The 36 bits of a street scan at 5 cm
+// take three passes so; four of 9 bits are slower by an eighth.
+constexpr int kMaxDigitBits = 12;
 
 /// Sorts `records` by the low `key_bits` bits of key(record); `scratch` has the same size.
 template <class Record, class Key>

@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kRowsPerTask = 256;
 constexpr int64_t kRowsPerSum = 1024;  // of a whole column: few enough sums to add up in the end
+constexpr int64_t kPrefetchRows = 16;  // rows of a segment lie anywhere: ask for them ahead
 constexpr int64_t kSumChannels = 64;   // summed at once in double: a segment can be a whole cloud
 
 /// body(row) for every row, in blocks handed out to threads.
@@ -121,6 +122,7 @@ void max_pool_backward(const PairTiles& pairs, const T* grad_out, const int32_t*
 template <class T>
 void segment_reduce(const T* feats, const int64_t* order, const int64_t* ptr, int64_t segments,
                     int64_t channels, Reduce reduce, T* out, int64_t* argmax, int threads) {
+  const int64_t last = ptr[segments] - 1;
   for_each_row(segments, threads, [&](int64_t segment) {
     T* const y = out + segment * channels;
     if (reduce == Reduce::kMax) {
@@ -146,6 +148,7 @@ void segment_reduce(const T* feats, const int64_t* order, const int64_t* ptr, in
       std::fill(sum, sum + count, 0.0);
       for (int64_t i = ptr[segment]; i < ptr[segment + 1]; ++i) {
         const T* const x = feats + order[i] * channels + first;
+        __builtin_prefetch(feats + order[std::min(i + kPrefetchRows, last)] * channels + first);
         for (int64_t c = 0; c < count; ++c) sum[c] += static_cast<double>(x[c]);
       }
       for (int64_t c = 0; c < count; ++c) y[first + c] = static_cast<T>(sum[c] / scale);
