@@ -62,7 +62,7 @@ def test_the_42_of_minkunet42_are_its_convolutions():
 
 
 def test_unknown_presets_are_refused():
-    with pytest.raises(ValueError, match="minkunet: preset must be one of 18, 34, 42"):
+    with pytest.raises(ValueError, match=r"UNetShape.preset: name must be one of 18, 34, 42"):
         models.minkunet("50")
     with pytest.raises(ValueError, match="as many stages as down"):
         models.UNetShape((8,), (models.Stage(8),), ())
@@ -180,6 +180,9 @@ def test_meetings_are_data():
     only_last = models.SPVCNN(4, 3, TINY, voxel_size=0.1, meetings=(4,))
     assert len(only_last.points) == 0
     assert only_last(points).shape == (len(points), 3)
+    for wrong in ((), (0,), (4, 0), (0, 0, 4), (0, 4, 5)):
+        with pytest.raises(ValueError, match="SPVCNN: meetings must be stages from 0 to 4"):
+            models.SPVCNN(4, 3, TINY, meetings=wrong)
     everywhere = models.SPVCNN(4, 3, TINY, voxel_size=0.1, meetings=range(5))
     assert everywhere(points).shape == (len(points), 3)
 
@@ -249,6 +252,9 @@ def test_layers_for_rows_take_points_too():
     y = layers(points)
     assert isinstance(y, tsl.PointTensor)
     plain = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU())
+    mixed = spnn.Sequential(*plain)
+    mixed.load_state_dict(layers.state_dict())
+    clouds.assert_close(mixed(points).feats, y.feats, tolerance=1e-5)
     plain.load_state_dict(layers.state_dict())
     clouds.assert_close(y.feats, plain(points.feats), tolerance=1e-5)
     with pytest.raises(TypeError, match="Linear: x must be a SparseTensor or a PointTensor"):

@@ -17,7 +17,9 @@ from torchsparse_lite.errors import (
     refuse,
 )
 
-__all__ = ["Features", "Rows", "check_feats", "check_rows"]
+__all__ = ["WRAP", "Features", "Rows", "check_feats", "check_rows"]
+
+WRAP = "Wrap features and coordinates in one; plain tensors go through torch's own layers."
 
 _Self = TypeVar("_Self", bound="Features")
 Rows = TypeVar("Rows", bound="Features")
@@ -125,7 +127,7 @@ def check_rows(function: str, x: Any, *channels: int) -> None:
             f"{function}: x",
             "a SparseTensor or a PointTensor",
             type(x).__name__,
-            "Wrap features and coordinates in one; plain tensors go through torch's own layers.",
+            WRAP,
             error=TypeError,
         )
     if channels:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite._native import C
 from torchsparse_lite.coordinates import Level
 from torchsparse_lite.errors import check_choice, check_type, per_axis, refuse
 from torchsparse_lite.manager import CoordinateManager
+from torchsparse_lite.ops.coords import AXIS_MAX, AXIS_MIN
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.tensor import SparseTensor
 
@@ -99,6 +99,7 @@ class PointGrid:
                 "Leave it out for float32.",
                 error=TypeError,
             )
+        self._function = function
         self.points = points
         self.voxel_size = edge_lengths(f"{function}: voxel_size", voxel_size)
         self.origin = (0.0, 0.0, 0.0)
@@ -124,7 +125,7 @@ class PointGrid:
             reduce: "mean", "sum", "max", or "first" (the first point of the voxel in input order).
             spatial_shape: extent of the grid in voxels, or None.
         """
-        check_choice("voxelize: reduce", reduce, ("mean", "sum", "max", "first"))
+        check_choice(f"{self._function}: reduce", reduce, ("mean", "sum", "max", "first"))
         points = self.points
         coords, rows, order, ptr = ops.unique_coords(self.voxels)
         if reduce == "first":
@@ -181,15 +182,15 @@ class PointGrid:
         Returns:
             (N, C), dtype of ``x``; zero for points around which there is no voxel.
         """
-        check_choice("devoxelize: mode", mode, ("nearest", "trilinear"))
-        check_choice("devoxelize: anchor", anchor, ("corner", "center"))
+        check_choice(f"{self._function}: mode", mode, ("nearest", "trilinear"))
+        check_choice(f"{self._function}: anchor", anchor, ("corner", "center"))
         at = self._at(x.level)
         if mode == "nearest":
             rows = at.rows.unsqueeze(1)
             return ops.interpolate(x.feats, rows, x.feats.new_ones(rows.shape))
         key = (anchor, renormalize)
         if key not in at.trilinear:
-            at.trilinear[key] = self._trilinear(x.level, *key)
+            at.trilinear[key] = self._trilinear(x.level, anchor, renormalize=renormalize)
         return ops.interpolate(x.feats, *at.trilinear[key])
 
     def _cells(self, level: Level) -> Tensor:
@@ -215,7 +216,7 @@ class PointGrid:
         counts = torch.bincount(rows[rows >= 0] if missing else rows, minlength=count)
         return order, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
-    def _trilinear(self, level: Level, anchor: str, renormalize: bool) -> tuple[Tensor, Tensor]:  # noqa: FBT001
+    def _trilinear(self, level: Level, anchor: str, *, renormalize: bool) -> tuple[Tensor, Tensor]:
         """Rows (N, 8) and weights (N, 8) of the voxels around each point."""
         xyz = self.points.xyz
         xyz = xyz.to(torch.promote_types(xyz.dtype, self.precision))
@@ -283,13 +284,13 @@ def quantized(
         return ops.quantize(xyz, batch, voxel_size, origin)
     except ValueError:
         cells = ((xyz - xyz.new_tensor(origin)) / xyz.new_tensor(voxel_size)).floor()
-        fits = ((cells >= C.axis_min) & (cells <= C.axis_max)).all(1)
+        fits = ((cells >= AXIS_MIN) & (cells <= AXIS_MAX)).all(1)
         if bool(fits.all()):
             raise
         row = int(fits.int().argmin())
         refuse(
             where,
-            f"finite and inside voxels {C.axis_min} to {C.axis_max}",
+            f"finite and inside voxels {AXIS_MIN} to {AXIS_MAX}",
             f"{xyz[row].tolist()} in row {row}",
             "Drop such points first, or use larger voxels or another origin.",
         )

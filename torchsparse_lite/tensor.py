@@ -23,7 +23,7 @@ from torchsparse_lite.errors import (
     refuse,
     triple,
 )
-from torchsparse_lite.features import Features, check_feats, check_rows
+from torchsparse_lite.features import WRAP, Features, check_feats, check_rows
 from torchsparse_lite.manager import CoordinateManager
 
 __all__ = ["SparseTensor", "cat", "check_sparse", "sparse_list"]
@@ -377,8 +377,7 @@ class SparseTensor(Features):
 
 def check_sparse(function: str, x: Any, *channels: int) -> None:
     """Raise unless ``x`` is a SparseTensor, of feature shape (N, *channels) where that is given."""
-    remedy = "Wrap features and coordinates in one; plain tensors go through torch's own layers."
-    check_type(f"{function}: x", x, SparseTensor, remedy)
+    check_type(f"{function}: x", x, SparseTensor, WRAP)
     check_rows(function, x, *channels)
 
 

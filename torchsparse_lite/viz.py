@@ -298,7 +298,7 @@ class _Legend:
     def of(cls, card: Card, shown: list[Labels], width: float) -> _Legend:
         """Shares are those of the first array shown."""
         texts, colors = [], []
-        for label in sorted(set(np.concatenate(shown).tolist())) if shown else []:
+        for label in np.unique(np.concatenate(shown)).tolist() if shown else []:
             share = float(np.mean(shown[0] == label))
             name = "ignored" if label == IGNORE else card.classes[label]
             texts.append(f"{name} {share:.1%}")

@@ -2,6 +2,8 @@
 #include "bind/index_checks.h"
 
 #include <algorithm>
+#include <atomic>
+#include <type_traits>
 
 #include "cpu/parallel.h"
 
@@ -18,7 +20,8 @@ int64_t first_outside(const Index* index, int64_t size, int64_t first, int64_t c
   cpu::parallel_blocks(blocks, [&](int64_t block) {
     Unsigned largest = 0;
     for (int64_t i = blocks.begin(block); i < blocks.end(block); ++i) {
-      largest = std::max(largest, static_cast<Unsigned>(index[i] - static_cast<Index>(first)));
+      const Unsigned row = static_cast<Unsigned>(index[i]) - static_cast<Unsigned>(first);
+      largest = std::max(largest, row);
     }
     const bool is_empty = blocks.begin(block) == blocks.end(block);
     if (!is_empty && largest >= static_cast<uint64_t>(count - first)) all_inside = false;

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from numpy.random import Generator
 
 from torchsparse_lite.data.scan import Scan
-from torchsparse_lite.data.transforms import rotation_z
+from torchsparse_lite.data.transforms import check_probability, rotation_z
 from torchsparse_lite.errors import refuse
 
 __all__ = ["InstancePaste", "LaserMix", "MixTransform", "PolarMix"]
@@ -83,9 +83,7 @@ class PolarMix:
     copies: int = 2
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.swap_probability <= 1.0:
-            remedy = "Give a share, not a percentage."
-            refuse("PolarMix: swap_probability", "from 0 to 1", self.swap_probability, remedy)
+        check_probability("PolarMix: swap_probability", self.swap_probability)
         if self.copies < 0:
             refuse("PolarMix: copies", "at least 0", self.copies, "Give 0 for one paste.")
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,14 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from torchsparse_lite.data.base import ScanDataset, chosen
-from torchsparse_lite.data.files import (
-    need_folder,
-    read_json,
-    read_labels,
-    read_rows,
-    remission_of,
-)
+from torchsparse_lite.data.files import need_folder, read_json, read_labels
 from torchsparse_lite.data.scan import Array, Scan
+from torchsparse_lite.data.scan_file import read_scan_file
 from torchsparse_lite.errors import check_choice, refuse
 
 __all__ = ["NuScenesLidarseg"]
@@ -160,15 +156,9 @@ class NuScenesLidarseg(ScanDataset):
     def read(self, name: str) -> Scan:
         """The key frame of this sample token."""
         record = self._files[name]
-        path = self.root / record["filename"]
-        rows = read_rows(_FUNCTION, path, len(self.card.layout["columns"]))
-        return Scan(
-            xyz=np.ascontiguousarray(rows[:, :3]),
-            remission=remission_of(_FUNCTION, path, rows[:, 3], self.card.remission_max),
-            labels=self._read_labels(record["token"], len(rows)),
-            name=name,
-            pose=self._poses.get(name),
-        )
+        scan = read_scan_file(self.root / record["filename"], self.card, name=name)
+        labels = self._read_labels(record["token"], len(scan))
+        return replace(scan, labels=labels, pose=self._poses.get(name))
 
     def _read_labels(self, token: str, count: int) -> npt.NDArray[np.int64] | None:
         if self._label_files is None or self._card_ids is None:

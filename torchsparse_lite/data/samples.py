@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from torchsparse_lite.data.base import ScanDataset
 from torchsparse_lite.data.mixing import MixTransform
 from torchsparse_lite.data.scan import IGNORE, Scan
-from torchsparse_lite.data.transforms import Transform
+from torchsparse_lite.data.transforms import Compose, Transform, check_probability
 from torchsparse_lite.errors import check_choice, refuse
 from torchsparse_lite.points import PointTensor
 
@@ -92,9 +92,7 @@ class SegmentationSamples(Dataset[dict[str, Any]]):
     ) -> None:
         if seed < 0:
             refuse("SegmentationSamples: seed", "at least 0", seed, "Use another seed.")
-        if not 0.0 <= mix_probability <= 1.0:
-            remedy = "Give a share, not a percentage."
-            refuse("SegmentationSamples: mix_probability", "from 0 to 1", mix_probability, remedy)
+        check_probability("SegmentationSamples: mix_probability", mix_probability)
         self.dataset = dataset
         self.transforms = tuple(transforms)
         self.seed = seed
@@ -133,9 +131,7 @@ class SegmentationSamples(Dataset[dict[str, Any]]):
         if self.mix and rng.random() < self.mix_probability:
             mix = self.mix[int(rng.integers(len(self.mix)))]
             scan = mix(scan, self.dataset[int(rng.integers(len(self.dataset)))], rng)
-        for transform in self.transforms:
-            scan = transform(scan, rng)
-        return scan
+        return Compose(self.transforms)(scan, rng)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         scan = self.scan(index)

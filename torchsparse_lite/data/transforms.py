@@ -99,8 +99,8 @@ class Flip:
     y: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_probability("Flip: x", self.x)
-        _check_probability("Flip: y", self.y)
+        check_probability("Flip: x", self.x)
+        check_probability("Flip: y", self.y)
 
     def __call__(self, scan: Scan, rng: Generator) -> Scan:
         signs = np.where(rng.random(2) < (self.x, self.y), -1.0, 1.0)
@@ -138,7 +138,7 @@ class DropPoints:
     max_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_probability("DropPoints: max_fraction", self.max_fraction)
+        check_probability("DropPoints: max_fraction", self.max_fraction)
 
     def __call__(self, scan: Scan, rng: Generator) -> Scan:
         fraction = rng.uniform(0.0, self.max_fraction)
@@ -208,6 +208,6 @@ def _check_interval(function: str, low: float, high: float, *, above: float | No
         refuse(f"{function}: interval", f"such that {rule}", f"[{low:g}, {high:g}]", remedy)
 
 
-def _check_probability(where: str, value: float) -> None:
+def check_probability(where: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:
         refuse(where, "from 0 to 1", value, "Give a share, not a percentage.")

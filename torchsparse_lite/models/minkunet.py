@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from torch import nn
 
@@ -106,6 +107,17 @@ class UNetShape:
             down=tuple(scale(stage) for stage in self.down),
             up=tuple(scale(stage) for stage in self.up),
         )
+
+    @classmethod
+    def preset(cls, name: str, width: float = 1.0) -> UNetShape:
+        """One of :data:`PRESETS`.
+
+        Args:
+            name: "18", "34" (MinkowskiEngine) or "42" (SPVNAS).
+            width: factor on all channels, SPVNAS' ``cr``: 0.5, 0.64 or 1.0.
+        """
+        check_choice("UNetShape.preset: name", name, PRESETS)
+        return PRESETS[name].scaled(width)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -220,25 +232,18 @@ class _Up(nn.Module):
 
 
 def _blocks(in_channels: int, stage: Stage) -> nn.Module:
-    widths = [in_channels] + [stage.channels] * stage.depth
-    mids = stage.mids or (stage.channels,) * stage.depth
+    """The residual blocks of a stage; without any, at most a projection to its channels."""
     if not stage.depth and in_channels != stage.channels:
         return conv_norm_relu(in_channels, stage.channels, 1)
+    widths = pairwise([in_channels] + [stage.channels] * stage.depth)
+    mids = stage.mids or (stage.channels,) * stage.depth
     return spnn.Sequential(
-        *(ResidualBlock(a, b, mid) for a, b, mid in zip(widths, widths[1:], mids, strict=False))
+        *(ResidualBlock(a, b, mid) for (a, b), mid in zip(widths, mids, strict=True))
     )
 
 
 def minkunet(
     preset: str = "42", *, in_channels: int = 4, num_classes: int = 19, width: float = 1.0
 ) -> MinkUNet:
-    """A :class:`MinkUNet` by name.
-
-    Args:
-        preset: "18", "34" (MinkowskiEngine) or "42" (SPVNAS).
-        in_channels: features of a voxel.
-        num_classes: scores of a voxel.
-        width: factor on all channels, SPVNAS' ``cr``: 0.5, 0.64 or 1.0.
-    """
-    check_choice("minkunet: preset", preset, tuple(PRESETS))
-    return MinkUNet(in_channels, num_classes, PRESETS[preset].scaled(width))
+    """A :class:`MinkUNet` by name; ``preset`` and ``width`` as for :meth:`UNetShape.preset`."""
+    return MinkUNet(in_channels, num_classes, UNetShape.preset(preset, width))

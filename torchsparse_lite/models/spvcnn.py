@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from torchsparse_lite import nn as spnn
-from torchsparse_lite.errors import check_choice
+from torchsparse_lite.errors import refuse
 from torchsparse_lite.models.minkunet import PRESETS, MinkUNet, UNetShape
 from torchsparse_lite.point_grid import PointGrid
 from torchsparse_lite.points import PointTensor
@@ -30,8 +30,9 @@ class SPVCNN(nn.Module):
         num_classes: scores of a point.
         shape: width and depth of the U-Net.
         voxel_size: edge length in metres.
-        meetings: stages (0 is the stem) after which points and voxels meet; the last is the
-            output's. By default after the stem, the encoder and every second stage of the decoder.
+        meetings: stages (0 is the stem) after which points and voxels meet, ascending up to the
+            last one, which gives the scores. By default after the stem, the encoder and, counted
+            from the last, every second stage of the decoder.
         dropout: probability at meetings behind the encoder.
 
     Source: Tang et al., "Searching Efficient 3D Architectures with Sparse Point-Voxel Convolution",
@@ -51,7 +52,17 @@ class SPVCNN(nn.Module):
         super().__init__()
         half, last = len(shape.down), len(shape.down) + len(shape.up)
         self.voxel_size = voxel_size
-        self.meetings = tuple(meetings) if meetings is not None else (0, *range(half, last + 1, 2))
+        if meetings is None:
+            meetings = sorted({0, half, *range(last, half, -2)})
+        self.meetings = tuple(meetings)
+        stages = range(last + 1)
+        if self.meetings != tuple(n for n in stages if n in self.meetings or n == last):
+            refuse(
+                "SPVCNN: meetings",
+                f"stages from 0 to {last} in ascending order, the last one included",
+                self.meetings,
+                "Scores come from the points after the last stage.",
+            )
         self.unet = MinkUNet(in_channels, 0, shape)
         widths = [shape.channels[stage] for stage in self.meetings]
         self.points = nn.ModuleList(
@@ -119,15 +130,6 @@ def spvcnn(
     width: float = 1.0,
     voxel_size: float | Sequence[float] = 0.05,
 ) -> SPVCNN:
-    """An :class:`SPVCNN` by the name of its U-Net.
-
-    Args:
-        preset: "18", "34" (MinkowskiEngine) or "42" (SPVNAS).
-        in_channels: features of a point.
-        num_classes: scores of a point.
-        width: factor on all channels, SPVNAS' ``cr``: 0.5, 0.64 or 1.0.
-        voxel_size: edge length in metres.
-    """
-    check_choice("spvcnn: preset", preset, tuple(PRESETS))
-    shape = PRESETS[preset].scaled(width)
+    """An :class:`SPVCNN` by the name of its U-Net, see :meth:`UNetShape.preset`."""
+    shape = UNetShape.preset(preset, width)
     return SPVCNN(in_channels, num_classes, shape, voxel_size=voxel_size)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from torchsparse_lite.tensor import SparseTensor
+from torchsparse_lite.features import Features
 
 __all__ = ["Sequential"]
 
@@ -16,15 +16,15 @@ class Sequential(nn.Sequential):
     """``torch.nn.Sequential`` for both kinds of modules.
 
     Modules of this package (and containers, and your own modules, which take a SparseTensor) get
-    the sparse tensor. torch's own layers, such as ``torch.nn.ReLU`` or ``torch.nn.BatchNorm1d``,
-    get its features. A parametrized module, and one in a wrapper of ``torch.nn.parallel``, gets
-    what it gets without.
+    the sparse tensor, or the PointTensor if that is what comes in. torch's own layers, such as
+    ``torch.nn.ReLU`` or ``torch.nn.BatchNorm1d``, get its features. A parametrized module, and one
+    in a wrapper of ``torch.nn.parallel``, gets what it gets without.
     """
 
     def forward(self, x: Any) -> Any:
         """Run the modules one after the other."""
         for module in self:
-            if isinstance(x, SparseTensor) and _takes_features(module):
+            if isinstance(x, Features) and _takes_features(module):
                 x = x.replace_feats(module(x.feats))
             else:
                 x = module(x)

@@ -15,6 +15,8 @@ from torchsparse_lite._native import C
 from torchsparse_lite.ops.registry import data_dependent_size, define_op, opaque
 
 __all__ = [
+    "AXIS_MAX",
+    "AXIS_MIN",
     "MAX_BATCH_SIZE",
     "check_range",
     "coarse_sites",
@@ -26,6 +28,8 @@ __all__ = [
     "unique_coords",
 ]
 
+AXIS_MIN: int = C.axis_min
+AXIS_MAX: int = C.axis_max
 MAX_BATCH_SIZE: int = C.batch_max + 1
 Triples = tuple[tuple[int, int, int], ...]
 

@@ -9,15 +9,13 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from torchsparse_lite.data.scan import IGNORE
 from torchsparse_lite.errors import check_shape, refuse
 
-__all__ = ["IGNORED", "SegmentationLoss", "lovasz_softmax"]
-
-IGNORED = 255
-"""Label of points that neither loss nor metric counts."""
+__all__ = ["SegmentationLoss", "lovasz_softmax"]
 
 
-def lovasz_softmax(scores: Tensor, labels: Tensor, *, ignored: int = IGNORED) -> Tensor:
+def lovasz_softmax(scores: Tensor, labels: Tensor, *, ignored: int = IGNORE) -> Tensor:
     """Lovasz extension of one minus the mean IoU of the classes that the labels hold.
 
     Args:
@@ -84,13 +82,13 @@ class SegmentationLoss(nn.Module):
         Returns:
             Scalar; zero, with a gradient of zero, where no point counts.
         """
-        if not bool((labels != IGNORED).any()):
+        if not bool((labels != IGNORE).any()):
             return scores.sum() * 0.0
         loss = nnf.cross_entropy(
             scores.float(),
             labels,
             self.weight,
-            ignore_index=IGNORED,
+            ignore_index=IGNORE,
             label_smoothing=self.label_smoothing,
         )
         if self.lovasz:

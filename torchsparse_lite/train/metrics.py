@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from torchsparse_lite.train.losses import IGNORED
+from torchsparse_lite.data.scan import IGNORE
 
 __all__ = ["IoU", "confusion_matrix", "iou_of"]
 
 
 def confusion_matrix(num_classes: int) -> MulticlassConfusionMatrix:
     """Counts of points by true and predicted class, added up over batches and processes."""
-    return MulticlassConfusionMatrix(num_classes, ignore_index=IGNORED, validate_args=False)
+    return MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE, validate_args=False)
 
 
 @dataclass(frozen=True)

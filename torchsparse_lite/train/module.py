@@ -7,11 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from torchsparse_lite.data.transforms import rotation_z
 from torchsparse_lite.errors import check_choice, refuse
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.train.losses import SegmentationLoss
@@ -47,8 +49,8 @@ class Segmentation(LightningModule):
         learning_rate: highest of the schedule.
         weight_decay: of all parameters with more than one axis; norms and biases go free.
         warmup_steps: optimiser steps of linear warm-up before the cosine.
-        seed: of dropout. Every epoch starts from (seed, epoch, rank), so a resumed run goes the
-            same way as one that was never stopped.
+        seed: of dropout. Every batch starts from (seed, epoch, batch, rank), so a resumed run goes
+            the same way as one that was never stopped.
         views: rotations about z that are averaged in validation and prediction; 1 is none.
     """
 
@@ -90,13 +92,15 @@ class Segmentation(LightningModule):
         """(N, K) class probabilities, averaged over ``views`` rotations about z."""
         total = self(points).float().softmax(1)
         for view in range(1, self.views):
-            total = total + self(_rotated(points, 2 * math.pi * view / self.views)).softmax(1)
+            turned = _rotated(points, 2 * math.pi * view / self.views)
+            total = total + self(turned).float().softmax(1)
         mean: Tensor = total / self.views
         return mean
 
-    def on_train_epoch_start(self) -> None:
-        """Seed what the epoch draws, so that it can be repeated."""
-        torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) & 0x7FFFFFFF)
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Seed what the step draws, so that it can be repeated."""
+        entropy = (self.seed, self.current_epoch, batch_index, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of one batch."""
@@ -149,9 +153,7 @@ class Segmentation(LightningModule):
 
 def _rotated(points: PointTensor, angle: float) -> PointTensor:
     """About z. The first three features follow if they are the coordinates."""
-    turn = points.coords.new_tensor(
-        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-    )
+    turn = points.coords.new_tensor(rotation_z(angle)[:2, :2])
     coords = points.coords.clone()
     coords[:, 1:3] = points.coords[:, 1:3] @ turn.T
     feats = points.feats

@@ -11,36 +11,20 @@ from torchsparse_lite.data.simulate.materials import ClassId
 
 __all__ = ["house", "line_with_plots"]
 
-_PLOTS = ("terrace", "villa", "green", "lot", "yard")
-
 
 def line_with_plots(b: Builder, side: int) -> None:
     """Plot after plot along a side, except where side roads come in."""
-    lay = {
-        "terrace": _terrace,
-        "villa": _villa,
-        "green": _green,
-        "lot": _lot,
-        "yard": _yard,
-    }
-    widths = {
-        "terrace": (8, 15),
-        "villa": (14, 22),
-        "green": (10, 26),
-        "lot": (14, 24),
-        "yard": (12, 20),
-    }
     s = b.start
     while s < b.stop - 8:
         blocked = [j for j in b.junctions if s - 5.5 < j < s + 8 + 5.5]
         if blocked:
             s = blocked[-1] + 5.6
             continue
-        kind = _PLOTS[b.rng.choice(len(_PLOTS), p=b.taste)]
-        width = b.rng.uniform(*widths[kind])
+        lay, widths = _PLOTS[b.rng.choice(len(_PLOTS), p=b.taste)]
+        width = b.rng.uniform(*widths)
         ahead = [j - 5.5 - s for j in b.junctions if j > s]
         width = min([width, *ahead])
-        lay[kind](b, side, s, width)
+        lay(b, side, s, width)
         s += width + (b.rng.uniform(1.5, 6.0) if b.rng.random() < 0.4 else 0.0)
 
 
@@ -161,3 +145,13 @@ def _yard(b: Builder, side: int, s: float, width: float) -> None:
         at, d = s + rng.uniform(1, width - 1), side * (verge + rng.uniform(11, 13))
         b.put(furniture.clutter(rng), at, d, rng.uniform(0, np.pi))
     house(b, side, s, width, 14.0)
+
+
+# Least and largest width of each, metres. How often they come is the builder's taste.
+_PLOTS = (
+    (_terrace, (8, 15)),
+    (_villa, (14, 22)),
+    (_green, (10, 26)),
+    (_lot, (14, 24)),
+    (_yard, (12, 20)),
+)

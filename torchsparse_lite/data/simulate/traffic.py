@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from torchsparse_lite.data.simulate import people, vehicles
+from torchsparse_lite.data.simulate.builder import KERB_M
 from torchsparse_lite.data.simulate.materials import MOVING, ClassId
 from torchsparse_lite.data.simulate.shapes import Floats, Mesh, join
 from torchsparse_lite.data.simulate.street import Street
@@ -17,7 +18,6 @@ from torchsparse_lite.data.simulate.street import Street
 __all__ = ["Drive", "Mover", "random_drive", "random_traffic", "traffic_at"]
 
 _SEEN_M = 85.0
-_STEP_M = 0.12
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Mover:
         gone = time * float(np.hypot(*self.speed))
 
         def body() -> Mesh:
-            lift = _STEP_M if abs(d) > street.profile.kerb else 0.0
+            lift = KERB_M if abs(d) > street.profile.kerb else 0.0
             x, y, z = street.road.place(s, d, lift)
             heading = float(street.road.direction(s)) + turn
             return (
