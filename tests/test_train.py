@@ -4,11 +4,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import clouds
 import pytest
@@ -181,27 +176,3 @@ def test_module_arguments():
         Segmentation(network, ["a"], optimizer="lion")
     with pytest.raises(ValueError, match="Segmentation: views must be at least 1"):
         Segmentation(network, ["a"], views=0)
-
-
-def run_training(folder, step):
-    folder.mkdir(exist_ok=True)
-    script = Path(__file__).with_name("train_and_maybe_die.py")
-    command = [sys.executable, str(script), str(folder), str(step)]
-    environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
-    """kill -9 in the middle of the second epoch, then the same command again."""
-    whole = run_training(tmp_path / "whole", -1)
-    assert whole.returncode == 0, whole.stderr
-    killed = run_training(tmp_path / "killed", 3)
-    assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "final.pt").exists()
-    resumed = run_training(tmp_path / "killed", -1)
-    assert resumed.returncode == 0, resumed.stderr
-    expected, actual = (
-        torch.load(tmp_path / name / "final.pt", weights_only=True) for name in ("whole", "killed")
-    )
-    assert expected.keys() == actual.keys()
-    assert all(torch.equal(expected[key], actual[key]) for key in expected)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchsparse_lite import ops
 from torchsparse_lite.errors import Triple, triple
 from torchsparse_lite.ops.sparse_conv import Pairs
+from torchsparse_lite.trace import scope
 
 __all__ = ["ConvGeometry", "KernelMap", "NeighborTable"]
 
@@ -173,14 +174,16 @@ class KernelMap:
     @cached_property
     def tile_ptr(self) -> Tensor:
         """(tiles + 1, K) int64: where each output tile of the CPU kernels begins in each tap."""
-        return ops.tile_pairs(self.out_index, self.tap_ptr, self.num_out)
+        with scope("map"):
+            return ops.tile_pairs(self.out_index, self.tap_ptr, self.num_out)
 
     @cached_property
     def transposed(self) -> KernelMap:
         """The map of the transposed convolution: inputs and outputs exchanged, taps kept."""
-        in_index, out_index = ops.transpose_pairs(
-            self.in_index, self.out_index, self.tap_ptr, self.num_in
-        )
+        with scope("map"):
+            in_index, out_index = ops.transpose_pairs(
+                self.in_index, self.out_index, self.tap_ptr, self.num_in
+            )
         transposed = KernelMap(
             self.geometry,
             self.num_out,

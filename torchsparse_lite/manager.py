@@ -15,6 +15,7 @@ from torchsparse_lite import ops
 from torchsparse_lite.coordinates import CUBE, Level
 from torchsparse_lite.errors import Triple, check_choice, refuse
 from torchsparse_lite.kernel_map import ConvGeometry, KernelMap, NeighborTable
+from torchsparse_lite.trace import scope
 
 __all__ = ["CoordinateManager"]
 
@@ -86,10 +87,11 @@ class CoordinateManager:
             shape = level.spatial_shape
             out_shape = None if shape is None else geometry.output_shape(shape)
             stride = _times(level.stride, geometry.stride)
-            if self._halves(level, geometry, rule):
-                coords = level.cells.level.coords
-            else:
-                coords = ops.coarse_sites(level.coords, geometry.triples, rule, out_shape)
+            with scope("map"):
+                if self._halves(level, geometry, rule):
+                    coords = level.cells.level.coords
+                else:
+                    coords = ops.coarse_sites(level.coords, geometry.triples, rule, out_shape)
             self._sites[key] = self._keep(level, coords, stride, out_shape)
         return self._sites[key]
 
@@ -100,7 +102,8 @@ class CoordinateManager:
             shape = level.spatial_shape
             out_shape = None if shape is None else geometry.input_shape(shape)
             stride = _over(level.stride, geometry.stride)
-            coords = ops.fine_sites(level.coords, geometry.triples, out_shape)
+            with scope("map"):
+                coords = ops.fine_sites(level.coords, geometry.triples, out_shape)
             self._sites[key] = self._keep(level, coords, stride, out_shape)
         return self._sites[key]
 
@@ -134,9 +137,10 @@ class CoordinateManager:
         known = self._maps.setdefault(fine, WeakKeyDictionary()).setdefault(coarse, {})
         if geometry not in known:
             is_same = fine is coarse and geometry.is_same
-            known[geometry] = (
-                self._same_map(fine, geometry) if is_same else self._map(fine, coarse, geometry)
-            )
+            with scope("map"):
+                known[geometry] = (
+                    self._same_map(fine, geometry) if is_same else self._map(fine, coarse, geometry)
+                )
         return known[geometry]
 
     def submanifold(self, level: Level, geometry: ConvGeometry) -> KernelMap:

@@ -20,6 +20,7 @@ from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.ops.coords import AXIS_MAX, AXIS_MIN
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.tensor import SparseTensor
+from torchsparse_lite.trace import scope
 
 __all__ = ["Origin", "PointGrid", "Size", "Voxelized", "edge_lengths", "quantized"]
 
@@ -106,13 +107,14 @@ class PointGrid:
         if origin is not None:
             self.origin = _vector(f"{function}: origin", origin, is_size=False)
         self.precision = precision
-        self.voxels = quantized(
-            f"{function}: points",
-            points.xyz.to(precision),
-            points.batch,
-            self.voxel_size,
-            self.origin,
-        )
+        with scope("voxelize"):
+            self.voxels = quantized(
+                f"{function}: points",
+                points.xyz.to(precision),
+                points.batch,
+                self.voxel_size,
+                self.origin,
+            )
         self._known: WeakKeyDictionary[Level, _AtLevel] = WeakKeyDictionary()
         self._order: Tensor | None = None
 
@@ -127,11 +129,12 @@ class PointGrid:
         """
         check_choice(f"{self._function}: reduce", reduce, ("mean", "sum", "max", "first"))
         points = self.points
-        coords, rows, order, ptr = ops.unique_coords(self.voxels)
-        if reduce == "first":
-            feats = points.feats.index_select(0, order[ptr[:-1]])
-        else:
-            feats, _ = ops.segment_reduce(points.feats, order, ptr, reduce=reduce)
+        with scope("voxelize"):
+            coords, rows, order, ptr = ops.unique_coords(self.voxels)
+            if reduce == "first":
+                feats = points.feats.index_select(0, order[ptr[:-1]])
+            else:
+                feats, _ = ops.segment_reduce(points.feats, order, ptr, reduce=reduce)
         if spatial_shape is None:
             size = points.batch_size
             level = Level(coords, (1, 1, 1), spatial_shape=None, batch_size=size, is_morton=True)
@@ -156,10 +159,11 @@ class PointGrid:
         Returns:
             (V, C) at the sites of ``x``.
         """
-        at = self._at(x.level)
-        if at.segments is None:
-            at.segments = self._segments(at.rows, len(x))
-        return x.replace_feats(ops.segment_reduce(feats, *at.segments, reduce="mean")[0])
+        with scope("voxelize"):
+            at = self._at(x.level)
+            if at.segments is None:
+                at.segments = self._segments(at.rows, len(x))
+            return x.replace_feats(ops.segment_reduce(feats, *at.segments, reduce="mean")[0])
 
     def gather(
         self,
@@ -184,14 +188,15 @@ class PointGrid:
         """
         check_choice(f"{self._function}: mode", mode, ("nearest", "trilinear"))
         check_choice(f"{self._function}: anchor", anchor, ("corner", "center"))
-        at = self._at(x.level)
-        if mode == "nearest":
-            rows = at.rows.unsqueeze(1)
-            return ops.interpolate(x.feats, rows, x.feats.new_ones(rows.shape))
-        key = (anchor, renormalize)
-        if key not in at.trilinear:
-            at.trilinear[key] = self._trilinear(x.level, anchor, renormalize=renormalize)
-        return ops.interpolate(x.feats, *at.trilinear[key])
+        with scope("devoxelize"):
+            at = self._at(x.level)
+            if mode == "nearest":
+                rows = at.rows.unsqueeze(1)
+                return ops.interpolate(x.feats, rows, x.feats.new_ones(rows.shape))
+            key = (anchor, renormalize)
+            if key not in at.trilinear:
+                at.trilinear[key] = self._trilinear(x.level, anchor, renormalize=renormalize)
+            return ops.interpolate(x.feats, *at.trilinear[key])
 
     def _cells(self, level: Level) -> Tensor:
         """(N, 4) int32 cell of each point."""

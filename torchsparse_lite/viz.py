@@ -19,7 +19,7 @@ from torchsparse_lite.data.cards import Card
 from torchsparse_lite.data.scan import IGNORE, Scan
 from torchsparse_lite.errors import needs_extra, refuse
 
-__all__ = ["colors_of", "draw_scan", "show_scan"]
+__all__ = ["colors_of", "draw_scan", "has_display", "show_scan"]
 
 Colors = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -130,8 +130,7 @@ def show_scan(scan: Scan, card: Card, prediction: Labels | None = None) -> None:
         ValueError: the prediction has another number of points, or unknown classes.
     """
     panels = _panels(scan, card, prediction)
-    has_display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    if sys.platform.startswith("linux") and not has_display:
+    if not has_display():
         refuse(
             "show_scan: display",
             "there",
@@ -145,6 +144,12 @@ def show_scan(scan: Scan, card: Card, prediction: Labels | None = None) -> None:
     cloud.points = open3d.utility.Vector3dVector(scan.xyz.astype(np.float64))
     cloud.colors = open3d.utility.Vector3dVector(panel.colors / 255.0)
     open3d.visualization.draw_geometries([cloud], window_name=f"{card.title}, {scan.name}")
+
+
+def has_display() -> bool:
+    """Whether a window can open here."""
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return not sys.platform.startswith("linux") or bool(named)
 
 
 def _strip_height(scan: Scan, width: float) -> float:

@@ -13,6 +13,7 @@ from torchsparse_lite.data.airborne import AirborneTiles
 from torchsparse_lite.data.base import ScanDataset
 from torchsparse_lite.data.cards import Card, card_names, load_card
 from torchsparse_lite.data.folder import ScanFolder
+from torchsparse_lite.data.joined import JoinedScans
 from torchsparse_lite.data.mixing import InstancePaste, LaserMix, MixTransform, PolarMix
 from torchsparse_lite.data.nuscenes import NuScenesLidarseg
 from torchsparse_lite.data.s3dis import S3DIS
@@ -47,6 +48,7 @@ __all__ = [
     "Flip",
     "InstancePaste",
     "Jitter",
+    "JoinedScans",
     "LaserMix",
     "LimitPoints",
     "MixTransform",

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from torchsparse_lite.data.cards import Card, load_card
 from torchsparse_lite.data.scan import Scan
+from torchsparse_lite.data.scan_file import write_label_file
 from torchsparse_lite.errors import check_choice, refuse
 
 __all__ = ["ScanDataset", "chosen"]
@@ -53,6 +54,25 @@ class ScanDataset(Dataset[Scan]):
     def read(self, name: str) -> Scan:
         """The scan of this name as it is in the files."""
         raise NotImplementedError
+
+    def prediction_path(self, name: str) -> Path:
+        """Where a prediction for this scan belongs, below a folder of predictions."""
+        return Path(f"{name}.label")
+
+    def write_prediction(
+        self, folder: str | Path, name: str, labels: npt.NDArray[np.int64]
+    ) -> Path:
+        """Write a prediction in the format of the data set's labels.
+
+        Args:
+            folder: of predictions.
+            name: of the scan.
+            labels: (N,) train ids, one per point of the scan, 255 for none.
+
+        Returns:
+            The path of the file.
+        """
+        return write_label_file(Path(folder) / self.prediction_path(name), labels, self.card)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,8 +75,8 @@ class SegmentationSamples(Dataset[dict[str, Any]]):
         mix_probability: of mixing at all.
         features: as for :func:`points_of`.
 
-    A sample is ``{"points": PointTensor, "labels": (N,) int64, "name": str}``; labels of an
-    unlabelled scan are 255 (ignored).
+    A sample is ``{"points": PointTensor, "labels": (N,) int64, "name": str, "load_ms": float}``;
+    labels of an unlabelled scan are 255 (ignored), ``load_ms`` is how long this took.
 
     Call :meth:`set_epoch` before each epoch; it reaches persistent workers too.
     """
@@ -134,6 +135,7 @@ class SegmentationSamples(Dataset[dict[str, Any]]):
         return Compose(self.transforms)(scan, rng)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        start = time.perf_counter()
         scan = self.scan(index)
         labels = scan.labels
         if labels is None:
@@ -142,4 +144,5 @@ class SegmentationSamples(Dataset[dict[str, Any]]):
             "points": points_of(scan, self.features),
             "labels": torch.from_numpy(labels.copy()),
             "name": scan.name,
+            "load_ms": (time.perf_counter() - start) * 1e3,
         }

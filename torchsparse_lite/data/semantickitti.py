@@ -30,7 +30,7 @@ class SemanticKITTI(ScanDataset):
     Args:
         root: folder that holds ``sequences/``.
         split: ``"train"``, ``"val"``, ``"test"`` or another of the card's.
-        sequences: sequence names such as ``"08"``.
+        sequences: sequence names such as ``"08"``, or their numbers.
         files: scan names such as ``"00/000000"``, in the order wanted.
         allow_missing: take the sequences of the split that are there, instead of raising.
         has_labels: whether to read labels; by default all sequences but those of the split
@@ -56,7 +56,7 @@ class SemanticKITTI(ScanDataset):
         root: str | Path,
         split: str | None = None,
         *,
-        sequences: Sequence[str] | None = None,
+        sequences: Sequence[str | int] | None = None,
         files: Sequence[str] | None = None,
         allow_missing: bool = False,
         has_labels: bool | None = None,
@@ -71,7 +71,7 @@ class SemanticKITTI(ScanDataset):
             self.names = [self._checked(name) for name in files]
             wanted = sorted({name.split("/")[0] for name in self.names})
         elif sequences is not None:
-            wanted = [str(sequence) for sequence in sequences]
+            wanted = [s if isinstance(s, str) else f"{s:02d}" for s in sequences]
         else:
             wanted = self._sequences_of(str(split), allow_missing=allow_missing)
         for sequence in wanted:
@@ -134,6 +134,11 @@ class SemanticKITTI(ScanDataset):
             name=name,
         )
         return replace(scan, pose=self._pose(sequence, frame))
+
+    def prediction_path(self, name: str) -> Path:
+        """``sequences/SS/predictions/NNNNNN.label``, as the benchmark's server wants it."""
+        sequence, frame = name.split("/")
+        return Path("sequences", sequence, "predictions", f"{frame}.label")
 
     def _reads_labels(self, sequence: str) -> bool:
         if self.has_labels is None:

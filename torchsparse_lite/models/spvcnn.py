@@ -129,7 +129,8 @@ def spvcnn(
     num_classes: int = 19,
     width: float = 1.0,
     voxel_size: float | Sequence[float] = 0.05,
+    dropout: float = 0.3,
 ) -> SPVCNN:
     """An :class:`SPVCNN` by the name of its U-Net, see :meth:`UNetShape.preset`."""
     shape = UNetShape.preset(preset, width)
-    return SPVCNN(in_channels, num_classes, shape, voxel_size=voxel_size)
+    return SPVCNN(in_channels, num_classes, shape, voxel_size=voxel_size, dropout=dropout)

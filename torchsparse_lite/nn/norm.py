@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from torchsparse_lite import ops
 from torchsparse_lite.errors import refuse
@@ -58,25 +58,58 @@ class BatchNorm(nn.BatchNorm1d):
                 running.lerp_(value.to(running.dtype), share or 0.0)
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
-    """Batch normalisation with statistics over all processes; same state as :class:`BatchNorm`."""
+class SyncBatchNorm(BatchNorm):
+    """Batch normalisation with statistics over all processes; same state as :class:`BatchNorm`.
+
+    Unlike torch's own it also runs on the CPU, where processes talk through gloo.
+
+    Args:
+        num_features: channels.
+        process_group: whose statistics; by default those of all processes.
+        options: those of :class:`BatchNorm`.
+    """
+
+    def __init__(self, num_features: int, *, process_group: Any = None, **options: Any) -> None:
+        super().__init__(num_features, **options)
+        self.process_group = process_group
 
     def forward(self, x: Rows) -> Rows:  # type: ignore[override]
         """Normalise every channel."""
         check_rows("SyncBatchNorm", x, self.num_features)
-        return x.replace_feats(super().forward(x.feats))
+        if self.training and distributed.is_available() and distributed.is_initialized():
+            return x.replace_feats(self._by_statistics_of_all(x.feats))
+        return super().forward(x)
+
+    def _by_statistics_of_all(self, feats: Tensor) -> Tensor:
+        wide = feats.to(sum_dtype(feats.dtype))
+        own = wide.new_tensor([len(wide)])
+        total = _AllReduce.apply(torch.cat([wide.sum(0), own]), self.process_group)
+        count = total[-1].detach()
+        if count == 1:
+            remedy = "Use larger batches, GroupNorm, or eval()."
+            refuse("SyncBatchNorm: feats", "of more than one site in training", 1, remedy)
+        mean = total[:-1] / count.clamp_min(1)
+        centred = wide - mean
+        variance = _AllReduce.apply(centred.square().sum(0), self.process_group)
+        variance = variance / count.clamp_min(1)
+        if self.track_running_stats and count > 0:
+            self._track(mean.detach(), variance.detach() * (count / (count - 1)))
+        normal = centred * torch.rsqrt(variance + self.eps)
+        return _affine(normal, self.weight, self.bias).to(feats.dtype)
 
     @classmethod
     def convert_sync_batchnorm(cls, module: nn.Module, process_group: Any = None) -> nn.Module:
         """Replace every batch norm in a model: ours by this class, torch's by torch's own."""
+        if isinstance(module, cls):
+            return module
         if isinstance(module, BatchNorm):
             converted = cls(
                 module.num_features,
+                process_group=process_group,
                 eps=module.eps,
                 momentum=module.momentum,
                 affine=module.affine,
                 track_running_stats=module.track_running_stats,
-                process_group=process_group,
             )
             for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
                 setattr(converted, name, getattr(module, name))
@@ -88,6 +121,23 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         for name, child in module.named_children():
             setattr(module, name, cls.convert_sync_batchnorm(child, process_group))
         return module
+
+
+class _AllReduce(torch.autograd.Function):
+    """Sum over processes, and of the gradients on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        total = values.clone()
+        distributed.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        total = grad.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total, group=ctx.group)
+        return total, None
 
 
 class LayerNorm(nn.LayerNorm):

@@ -53,6 +53,8 @@ class SegmentationLoss(nn.Module):
     Args:
         lovasz: weight of the Lovasz term beside the cross-entropy.
         class_weights: (K,) factors of the classes in the cross-entropy, or None.
+        balance: instead of ``class_weights``: a factor is the share of the class in the points, to
+            the power ``-balance``; 0 leaves all alike, 0.5 is usual. Training counts the points.
         label_smoothing: of the cross-entropy, 0..1.
     """
 
@@ -62,15 +64,31 @@ class SegmentationLoss(nn.Module):
         self,
         lovasz: float = 0.0,
         class_weights: Sequence[float] | None = None,
+        balance: float = 0.0,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         if lovasz < 0:
             refuse("SegmentationLoss: lovasz", "at least 0", lovasz, "0 leaves the term out.")
+        if not 0.0 <= balance <= 1.0 or (balance and class_weights is not None):
+            remedy = "Give one of class_weights and balance."
+            refuse(
+                "SegmentationLoss: balance", "from 0 to 1, without class_weights", balance, remedy
+            )
         self.lovasz = lovasz
+        self.balance = balance
         self.label_smoothing = label_smoothing
         weight = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("weight", weight, persistent=False)
+
+    def weigh(self, class_points: Tensor) -> None:
+        """Set the factors of the classes by ``balance``.
+
+        Args:
+            class_points: (K,) points of each class; one without any counts like one with a point.
+        """
+        weight = class_points.double().clamp_min(1) ** -self.balance
+        self.weight = (weight / weight.mean()).to(torch.float32)
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Mean over the points that count.

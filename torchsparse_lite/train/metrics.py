@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,19 @@ class IoU:
         lines.append(f"mean over {present} classes   {self.mean:.4f}")
         lines.append(f"accuracy                 {self.accuracy:.4f}")
         return "\n".join(lines)
+
+    def as_dict(self, classes: Sequence[str]) -> dict[str, Any]:
+        """For JSON: mean IoU, accuracy, and the IoU of the classes that are there.
+
+        Args:
+            classes: their names.
+        """
+        rows = zip(classes, self.per_class.tolist(), self.points.tolist(), strict=True)
+        return {
+            "miou": self.mean,
+            "accuracy": self.accuracy,
+            "iou": {name: value for name, value, count in rows if count},
+        }
 
 
 def iou_of(confusion: Tensor) -> IoU:

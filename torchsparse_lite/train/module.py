@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,13 +15,27 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from torchsparse_lite.data.transforms import rotation_z
 from torchsparse_lite.errors import check_choice, refuse
+from torchsparse_lite.nn import fuse
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.train.losses import SegmentationLoss
 from torchsparse_lite.train.metrics import IoU, confusion_matrix, iou_of
+from torchsparse_lite.train.stages import StageTimes, time_stages
 
-__all__ = ["Segmentation", "warmup_cosine"]
+__all__ = ["Prediction", "Segmentation", "warmup_cosine"]
 
 Batch = dict[str, Any]
+
+
+class Prediction(NamedTuple):
+    """Of one scan.
+
+    Attributes:
+        labels: (N,) int64 class of every point.
+        times: where the time went.
+    """
+
+    labels: Tensor
+    times: StageTimes
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:
@@ -86,6 +100,13 @@ class Segmentation(LightningModule):
     def forward(self, points: PointTensor) -> Tensor:
         """(N, K) scores."""
         scores: Tensor = self.network(points)
+        if scores.shape[1:] != (len(self.classes),):
+            refuse(
+                "Segmentation: network",
+                f"one that gives {len(self.classes)} scores, one per class",
+                f"one that gives {tuple(scores.shape[1:])}",
+                f"Make it with num_classes={len(self.classes)}.",
+            )
         return scores
 
     def probabilities(self, points: PointTensor) -> Tensor:
@@ -96,6 +117,20 @@ class Segmentation(LightningModule):
             total = total + self(turned).float().softmax(1)
         mean: Tensor = total / self.views
         return mean
+
+    def on_fit_start(self) -> None:
+        """Count the classes if the loss is to balance them."""
+        if self.loss.balance:
+            data: Any = getattr(self.trainer, "datamodule", None)
+            if data is None:
+                remedy = "Train with a ScanData, or give class_weights."
+                refuse(
+                    "Segmentation: loss.balance",
+                    "0 without a data module",
+                    self.loss.balance,
+                    remedy,
+                )
+            self.loss.weigh(data.class_points().to(self.device))
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Seed what the step draws, so that it can be repeated."""
@@ -126,9 +161,16 @@ class Segmentation(LightningModule):
             if count:
                 self.log(f"val/iou/{name}", value)
 
-    def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """(N,) int64 class of every point."""
-        return self.probabilities(batch["points"]).argmax(1)
+    def predict_step(self, batch: Batch, batch_index: int) -> Prediction:
+        """Class of every point, and the times."""
+        labels, times = time_stages(
+            lambda: self.probabilities(batch["points"]).argmax(1), load=batch["load_ms"][0]
+        )
+        return Prediction(labels, times)
+
+    def fuse(self) -> None:
+        """Fold norms and activations into convolutions, see :func:`~torchsparse_lite.nn.fuse`."""
+        self.network = fuse(self.network.eval())
 
     def configure_optimizers(self) -> Any:
         """Optimiser, and its schedule by steps."""

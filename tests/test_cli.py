@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: MIT
+"""``tsl`` as users run it: a tiny training to its submission, resumed, doubled, and disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from two_grounds import BUILDING, POINTS, ROAD, write_two_grounds
+
+pytest.importorskip("lightning", reason="the extra train is not installed")
+
+from torchsparse_lite import cli
+
+# Lightning's own: hints about workers and loggers, and what it calls of torch.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)
+
+TESTS = Path(__file__).parent
+NETWORK = """
+model:
+  network:
+    class_path: torchsparse_lite.models.spvcnn
+    init_args: {width: 0.125, voxel_size: 0.2}
+  loss:
+    class_path: torchsparse_lite.train.losses.SegmentationLoss
+    init_args: {lovasz: 1.0}
+  learning_rate: 0.02
+data:
+  workers: 0
+  transforms:
+    - class_path: torchsparse_lite.data.RotateZ
+trainer:
+  max_epochs: 4
+  enable_progress_bar: false
+"""
+
+
+@pytest.fixture
+def scans(tmp_path):
+    return write_two_grounds(tmp_path / "scans", {"00": 4, "08": 1, "11": 2})
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(NETWORK)
+    return path
+
+
+def train_arguments(config, scans, run, *more):
+    where = ["--config", str(config), "--data.root", str(scans), "--run", str(run)]
+    return ["train", *where, "--data.train", '[{sequences: ["00"]}]', *more]
+
+
+def start(*arguments, die_at=None, **options):
+    """Run ``tsl`` in a process of its own."""
+    command = [sys.executable, "-m", "torchsparse_lite.cli", *arguments]
+    if die_at is not None:
+        script = str(TESTS / "train_and_maybe_die.py")
+        command = [sys.executable, script, str(die_at), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, **options
+    )
+
+
+def weights(run, name="last"):
+    path = run / "checkpoints" / f"{name}.ckpt"
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def assert_same_weights(one, two, **tolerance):
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], **tolerance)
+
+
+def test_from_training_to_a_submission(tmp_path, scans, config, capsys):
+    run = tmp_path / "run"
+    more = ("--data.val", '[{sequences: ["08"]}]', "--trainer.max_epochs", "12")
+    assert cli.main(train_arguments(config, scans, run, *more)) == 0
+    assert "mean over 2 classes" in capsys.readouterr().out
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert list((run / "log").glob("events*"))
+    (run / "scores.json").unlink()
+
+    assert cli.main(["validate", "--run", str(run), "--model.views", "2"]) == 0
+    scores = json.loads((run / "scores.json").read_text())
+    assert scores["iou"].keys() == {"road", "building"}
+    assert scores["miou"] > 0.9
+    assert scores["accuracy"] > 0.95
+
+    capsys.readouterr()
+    assert cli.main(["predict", "--run", str(run), "--data.predict", '[{sequences: ["11"]}]']) == 0
+    printed = capsys.readouterr().out
+    for stage in ("load", "voxelize", "map", "network", "devoxelize", "total", "2 label files"):
+        assert stage in printed
+    for frame in range(2):
+        name = f"{frame:06d}.label"
+        written = run / "predictions" / "sequences" / "11" / "predictions" / name
+        predicted = np.fromfile(written, "<u4")
+        truth = np.fromfile(scans / "sequences" / "11" / "labels" / name, "<u4")
+        assert len(predicted) == POINTS
+        assert set(predicted.tolist()) <= {ROAD, BUILDING}
+        assert np.mean(predicted == truth) > 0.95
+
+
+MODERN = (
+    "--trainer.accumulate_grad_batches=2",
+    "--trainer.gradient_clip_val=1.0",
+    "--data.batch_size=1",
+    "--data.workers=1",
+    "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging",
+    "--trainer.callbacks.decay=0.9",
+)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, scans, config):
+    """kill -9 in the middle of the third epoch, then the same command again."""
+    whole = start(*train_arguments(config, scans, tmp_path / "whole", *MODERN), die_at=-1)
+    assert whole.returncode == 0, whole.stderr
+    arguments = train_arguments(config, scans, tmp_path / "killed", *MODERN, "--resume")
+    killed = start(*arguments, die_at=5)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    before = weights(tmp_path / "killed")
+    resumed = start(*arguments, die_at=-1)
+    assert resumed.returncode == 0, resumed.stderr
+    after = weights(tmp_path / "killed")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert_same_weights(weights(tmp_path / "whole"), after, rtol=0, atol=0)
+
+
+def test_two_processes_do_what_one_does(tmp_path, scans, config):
+    """Half a batch each, norms synchronized, gradients averaged, validation shared out."""
+    # Steps small enough not to make much of the last bits. Lovasz over two scans is not the mean
+    # of Lovasz over each; dropout draws by process.
+    same = ("--model.optimizer=sgd", "--model.loss.lovasz=0", "--model.network.dropout=0")
+    same = (*same, "--model.learning_rate=0.001", "--trainer.gradient_clip_val=1")
+    same = (*same, "--data.val", '[{sequences: ["11"], has_labels: true}]')
+    one = start(*train_arguments(config, scans, tmp_path / "one", "--data.batch_size=2", *same))
+    assert one.returncode == 0, one.stderr
+    two = ("--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.sync_batchnorm=true")
+    two = ("--data.batch_size=1", *same, *two)
+    result = start(*train_arguments(config, scans, tmp_path / "two", *two))
+    assert result.returncode == 0, result.stderr
+    assert_same_weights(weights(tmp_path / "one"), weights(tmp_path / "two"), rtol=1e-3, atol=1e-4)
+    scores = [json.loads((tmp_path / name / "scores.json").read_text()) for name in ("one", "two")]
+    assert scores[0]["accuracy"] == pytest.approx(scores[1]["accuracy"], abs=0.01)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_learns(tmp_path, scans, config, precision):
+    run = tmp_path / "run"
+    more = ("--data.val", '[{sequences: ["08"]}]', "--trainer.max_epochs=12")
+    assert (
+        cli.main(train_arguments(config, scans, run, *more, f"--trainer.precision={precision}"))
+        == 0
+    )
+    assert json.loads((run / "scores.json").read_text())["miou"] > 0.9
+
+
+def test_classes_are_balanced_by_their_points(tmp_path, scans, config):
+    run = tmp_path / "run"
+    more = ("--model.loss.balance=0.5", "--trainer.max_epochs=1")
+    assert cli.main(train_arguments(config, scans, run, *more)) == 0
+
+
+def test_a_run_is_not_overwritten(tmp_path, scans, config, capsys):
+    arguments = train_arguments(config, scans, tmp_path / "run", "--trainer.max_epochs=1")
+    assert cli.main(arguments) == 0
+    assert cli.main(arguments) == 1
+    assert "must be the folder of a new run, got one with a checkpoint" in capsys.readouterr().err
+
+
+def test_weights_to_begin_with(tmp_path, scans, config, capsys):
+    one = train_arguments(config, scans, tmp_path / "one", "--trainer.max_epochs=1")
+    assert cli.main(one) == 0
+    init = f"--init={tmp_path / 'one' / 'checkpoints' / 'last.ckpt'}"
+    still = ("--model.learning_rate=0", "--trainer.max_epochs=1", init)
+    assert cli.main(train_arguments(config, scans, tmp_path / "two", *still)) == 0
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    name = "network.classifier.weight"
+    assert torch.equal(one[name], two[name])
+    wider = "--model.network.init_args.width=0.25"
+    assert cli.main(train_arguments(config, scans, tmp_path / "three", *still, wider)) == 1
+    assert "must be of a network of the same shape" in capsys.readouterr().err
+
+
+def one_message(result_or_text):
+    """The text, which has to be short and no traceback."""
+    text = result_or_text if isinstance(result_or_text, str) else result_or_text.stderr
+    assert "Traceback" not in text
+    assert len(text.strip().splitlines()) <= 2, text
+    return text
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, scans, config):
+    run = tmp_path / "run"
+    first = start(*train_arguments(config, scans, run, "--trainer.max_epochs=1"))
+    assert first.returncode == 0, first.stderr
+    last = run / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    limit = len(before) // 2
+
+    def fill_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    resumed = start(
+        *train_arguments(config, scans, run, "--trainer.max_epochs=2", "--resume"),
+        preexec_fn=fill_disk,
+    )
+    assert resumed.returncode == 1, resumed.stderr
+    message = one_message(resumed)
+    assert "last.ckpt must be written whole, got" in message
+    assert "File too large" in message
+    assert last.read_bytes() == before
+    assert not list(last.parent.glob("*.part"))
+
+
+def damage_scan(scans):
+    path = scans / "sequences" / "00" / "velodyne" / "000001.bin"
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def damage_label(scans):
+    path = scans / "sequences" / "00" / "labels" / "000001.label"
+    labels = np.fromfile(path, "<u4")
+    labels[7] = 333
+    labels.tofile(path)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [(damage_scan, ["000001.bin", "16 bytes"]), (damage_label, ["000001.label", "333"])],
+)
+def test_damaged_files_are_named(tmp_path, scans, config, damage, words, workers, capsys):
+    damage(scans)
+    more = (f"--data.workers={workers}", "--trainer.max_epochs=1")
+    assert cli.main(train_arguments(config, scans, tmp_path / "run", *more)) == 1
+    message = one_message(capsys.readouterr().err)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "words"),
+    [
+        (["--model.lerning_rate=1"], 2, ["lerning_rate"]),
+        (["--data.train", "[{sequence: 00}]"], 1, ["ScanData: train must be options"]),
+        (["--data.train", "[]"], 1, ["ScanData: train must be at least one data set"]),
+        (["--data.batch_size=0"], 1, ["ScanData: batch_size must be at least 1, got 0"]),
+        (["--data.workers=-1"], 1, ["ScanData: workers must be at least 0, got -1"]),
+        (["--data.dataset=kitti"], 1, ["ScanData: dataset must be one of semantickitti"]),
+        (["--data.root=nowhere"], 1, ["nowhere", "must be"]),
+        (["--data.root=null"], 1, ["ScanData: root must be a folder, got none"]),
+        (["--model.network.init_args.num_classes=3"], 1, ["gives 19 scores", "num_classes=19"]),
+        (["--model.loss.balance=2"], 1, ["SegmentationLoss: balance must be from 0 to 1"]),
+        (["--init=nowhere.ckpt"], 1, ["nowhere.ckpt must be a file"]),
+    ],
+)
+def test_wrong_arguments(tmp_path, scans, config, capsys, more, status, words):
+    arguments = train_arguments(config, scans, tmp_path / "run", *more)
+    assert cli.main(arguments) == status
+    message = one_message(capsys.readouterr().err)
+    assert all(word in message for word in words), message
+
+
+def test_a_wrong_key_in_the_config_file(tmp_path, scans, config, capsys):
+    config.write_text(NETWORK.replace("learning_rate", "learning_rates"))
+    assert cli.main(train_arguments(config, scans, tmp_path / "run")) == 2
+    assert "learning_rates" in one_message(capsys.readouterr().err)
+
+
+def test_a_damaged_checkpoint(tmp_path, scans, config, capsys):
+    run = tmp_path / "run"
+    assert cli.main(train_arguments(config, scans, run, "--trainer.max_epochs=1")) == 0
+    best = run / "checkpoints" / "best.ckpt"
+    best.write_bytes(best.read_bytes()[:1000])
+    assert cli.main(["validate", "--run", str(run)]) == 1
+    assert "best.ckpt must be a whole checkpoint" in one_message(capsys.readouterr().err)
+    assert cli.main(["validate", "--run", str(tmp_path / "none")]) == 1
+    assert "must be the folder of a run, with config.yaml" in capsys.readouterr().err
+
+
+def test_recipes_are_configs_by_name(capsys):
+    for recipe in ("modern", "spvnas"):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["train", "--config", recipe, "--print_config"])
+        assert exit_.value.code in (0, None)
+        printed = capsys.readouterr().out
+        assert "torchsparse_lite.models.spvcnn" in printed
+
+
+def test_doctor(capsys):
+    assert cli.main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert torch.__version__ in printed
+    assert "a convolution      right" in printed
+
+
+def test_simulate_and_view(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("embreex", reason="the extra sim is not installed")
+    pytest.importorskip("matplotlib", reason="the extra viz is not installed")
+    root = tmp_path / "streets"
+    assert cli.main(["simulate", str(root), "--sequences", "03", "--frames", "1"]) == 0
+    scan = root / "sequences" / "03" / "velodyne" / "000000.bin"
+    label = root / "sequences" / "03" / "labels" / "000000.label"
+    assert str(root / "sequences" / "03") in capsys.readouterr().out
+    png = tmp_path / "scan.png"
+    files = ["--label", str(label), "--prediction", str(label), "--png", str(png)]
+    assert cli.main(["view", str(scan), *files]) == 0
+    assert png.stat().st_size > 10_000
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["view", str(scan)]) == 0
+    assert (tmp_path / "000000.png").exists()
+    assert cli.main(["view", str(scan), "--label", str(scan)]) == 1
+
+
+def test_help_and_wrong_commands(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["--help"])
+    assert exit_.value.code == 0
+    assert "simulate" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["fly"])
+    assert exit_.value.code == 2

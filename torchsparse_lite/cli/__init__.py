@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""The console command ``tsl``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "train": ("training", "train a network by a recipe"),
+    "validate": ("training", "scores of a trained network"),
+    "predict": ("training", "label scans, in the format of a SemanticKITTI submission"),
+    "simulate": ("simulate", "write streets as a LiDAR sees them, labelled"),
+    "view": ("view", "show a scan, its labels, a prediction"),
+    "doctor": ("doctor", "say what this machine and this installation have"),
+}
+"""Module with a function of the command's name, and what it does."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: without the name of the program; by default those of this process.
+
+    Returns:
+        Exit status: 0, 1 after an error of ours, 2 for wrong arguments, 130 after Ctrl-C.
+    """
+    parser = argparse.ArgumentParser("tsl", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.epilog = "commands:\n" + "\n".join(
+        f"  {name:10s} {text}" for name, (_, text) in _COMMANDS.items()
+    )
+    parser.add_argument("command", choices=_COMMANDS, metavar="command", help="see below")
+    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="tsl command --help")
+    options = parser.parse_args(arguments)
+    module = import_module(f"torchsparse_lite.cli.{_COMMANDS[options.command][0]}")
+    run: Callable[[list[str]], None] = getattr(module, options.command)
+    try:
+        run(options.rest)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"tsl {options.command}: stopped\n")
+        return 130
+    except argparse.ArgumentError as error:
+        sys.stderr.write(f"tsl {options.command}: {error}\n")
+        return 2
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        if options.debug:
+            raise
+        sys.stderr.write(f"tsl {options.command}: {_in_short(error)}\n")
+        return 1
+    return 0
+
+
+def _in_short(error: Exception) -> str:
+    """The message; where a library wraps one of ours in many lines, ours alone."""
+    text = str(error) or type(error).__name__
+    ours = [line for line in text.splitlines() if " must be " in line]
+    return re.sub(r"^[\s-]*(\w+Error: )?", "", ours[-1]) if ours else text

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""``tsl doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata, version
+
+import torch
+from packaging.requirements import Requirement
+
+import torchsparse_lite as tsl
+from torchsparse_lite._native import simd_kernels
+
+__all__ = ["doctor"]
+
+
+def doctor(arguments: list[str]) -> None:
+    """Say what this machine and this installation have, and convolve once."""
+    parser = argparse.ArgumentParser("tsl doctor", description=doctor.__doc__)
+    parser.parse_args(arguments)
+    rows = [
+        ("torchsparse_lite", tsl.__version__),
+        ("built with CUDA", "yes" if tsl.has_cuda() else "no"),
+        ("CPU kernels", ", ".join(simd_kernels())),
+        ("torch", torch.__version__),
+        ("python", platform.python_version()),
+        ("machine", f"{platform.system()} {platform.machine()}"),
+        ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
+        ("GPU", _gpu()),
+        *_extras(),
+        ("a convolution", _convolve()),
+    ]
+    print("\n".join(f"{name:18s} {text}" for name, text in rows))
+
+
+def _gpu() -> str:
+    if not torch.cuda.is_available():
+        return "none that torch can use"
+    return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+
+
+def _extras() -> Iterator[tuple[str, str]]:
+    """For each extra that users install: complete, or what is missing and how to get it."""
+    try:
+        about = metadata("torchsparse_lite")
+    except PackageNotFoundError:
+        yield "extras", "not installed with pip, so unknown"
+        return
+    for extra in about.get_all("Provides-Extra") or ():
+        missing = sorted(set(_missing(extra)))
+        remedy = f"no {', '.join(missing)}; pip install 'torchsparse_lite[{extra}]'"
+        yield f"extra {extra}", remedy if missing else "complete"
+
+
+def _missing(extra: str) -> Iterator[str]:
+    """Names of the packages of an extra that are not installed."""
+    about = metadata("torchsparse_lite")
+    for line in about.get_all("Requires-Dist") or ():
+        requirement = Requirement(line)
+        marker = requirement.marker
+        if (
+            marker is None
+            or marker.evaluate({"extra": ""})
+            or not marker.evaluate({"extra": extra})
+        ):
+            continue
+        if requirement.name.replace("-", "_") == "torchsparse_lite":
+            for inner in requirement.extras:
+                yield from _missing(inner)
+            continue
+        try:
+            version(requirement.name)
+        except PackageNotFoundError:
+            yield requirement.name
+
+
+def _convolve() -> str:
+    """Compare one convolution with the sum that it is."""
+    coords = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.int32)
+    conv = tsl.nn.Conv3d(1, 1, 3, bias=False)
+    torch.nn.init.ones_(conv.weight)
+    with torch.no_grad():
+        result = conv(tsl.SparseTensor(torch.tensor([[1.0], [2.0]]), coords)).feats
+    return "right" if result.tolist() == [[3.0], [3.0]] else f"WRONG: {result.tolist()}"

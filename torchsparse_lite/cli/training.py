@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: MIT
+"""``tsl train``, ``tsl validate`` and ``tsl predict``: LightningCLI with a folder for each run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import warnings
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+import torchsparse_lite as tsl
+from torchsparse_lite.errors import refuse
+from torchsparse_lite.train.checkpoint import WholeFileCheckpointIO, load_weights
+from torchsparse_lite.train.module import Segmentation
+from torchsparse_lite.train.predictions import WritePredictions
+from torchsparse_lite.train.scans import ScanData
+from torchsparse_lite.train.stages import latency_table
+from torchsparse_lite.train.sync import SyncNorms
+
+__all__ = ["predict", "train", "validate"]
+
+_RECIPES = files("torchsparse_lite") / "recipes"
+_RECIPE_NAMES = sorted(path.name.removesuffix(".yaml") for path in _RECIPES.iterdir())
+_CONFIG = "config.yaml"
+_RUN = "runs/segmentation"
+_NOISE = (
+    "LightningCLI's args parameter",
+    ".*LeafSpec",
+    ".*does not have many workers",
+    "Checkpoint directory",
+)
+
+
+def train(arguments: list[str]) -> None:
+    """Train, validate after every epoch, keep the best and the last checkpoint."""
+    _Train(arguments).run()
+
+
+def validate(arguments: list[str]) -> None:
+    """Scores by class of a trained network."""
+    _Validate(arguments).run()
+
+
+def predict(arguments: list[str]) -> None:
+    """Label files of scans, and where the time went."""
+    _Predict(arguments).run()
+
+
+class _Command(LightningCLI):
+    """The arguments that all three have, and what they make: network, scans and trainer."""
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+
+    def __init__(self, arguments: list[str]) -> None:
+        for logger in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(logger).setLevel(logging.WARNING)
+        for message in _NOISE:
+            warnings.filterwarnings("ignore", message)
+        super().__init__(
+            Segmentation,
+            ScanData,
+            save_config_callback=None,
+            trainer_defaults={
+                "accelerator": "cpu",
+                "num_sanity_val_steps": 0,
+                "reload_dataloaders_every_n_epochs": 1,
+                "use_distributed_sampler": False,
+                "log_every_n_steps": 1,
+                "enable_model_summary": False,
+            },
+            seed_everything_default=0,
+            parser_kwargs={
+                "prog": f"tsl {self.name}",
+                "description": self.description,
+                "exit_on_error": False,
+            },
+            args=_with_recipes(arguments),
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run", default=_RUN, help="folder of the run")
+        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """The trainer of the config, with our callbacks and everything in the folder of the run."""
+        config = self.config_init["trainer"]
+        plugins = [*_listed(config["plugins"]), WholeFileCheckpointIO()]
+        if config["sync_batchnorm"]:
+            plugins.append(SyncNorms())
+        return super().instantiate_trainer(
+            default_root_dir=self.folder,
+            plugins=plugins,
+            sync_batchnorm=False,
+            callbacks=[*_listed(config["callbacks"]), *self.callbacks()],
+            **kwargs,
+        )
+
+    def callbacks(self) -> list[Callback]:
+        """Those of this command, which follow those of the config."""
+        return []
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return Path(self.config["run"])
+
+    def report(self) -> None:
+        """Print the scores, and write them down beside the run."""
+        scores = self.model.last
+        if scores is None or not self.trainer.is_global_zero:
+            return
+        print(scores.table(self.model.classes))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "scores.json"
+        path.write_text(json.dumps(scores.as_dict(self.model.classes), indent=2) + "\n")
+        print(f"written to {path}")
+
+
+class _Train(_Command):
+    name = "train"
+    description = (
+        "Train a network, validate it, keep its best and its last checkpoint. Recipes that "
+        f"--config knows by name: {', '.join(_RECIPE_NAMES)}."
+    )
+
+    def __init__(self, arguments: list[str]) -> None:
+        if "--resume" in arguments:
+            arguments = _of_a_run(arguments)
+        super().__init__(arguments)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on from the run's last checkpoint, by default with its config",
+        )
+        parser.add_argument(
+            "--init", type=str | None, default=None, help="checkpoint to begin with the weights of"
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        if self.config_init["trainer"]["logger"] is None:
+            kwargs["logger"] = TensorBoardLogger(self.folder, "", "log")
+        return super().instantiate_trainer(**kwargs)
+
+    def callbacks(self) -> list[Callback]:
+        """Keep the last epoch, and the best one if there is something to measure it with."""
+        folder = self.folder / "checkpoints"
+        last = ModelCheckpoint(
+            folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+        )
+        if not self.datamodule.val:
+            return [last]
+        best = ModelCheckpoint(
+            folder, filename="best", monitor="val/miou", mode="max", enable_version_counter=False
+        )
+        return [best, last]
+
+    def run(self) -> None:
+        last: Path | None = self.folder / "checkpoints" / "last.ckpt"
+        if last is None or not last.is_file():
+            last = None
+        elif not self.config["resume"]:
+            refuse(
+                f"train: {self.folder}",
+                "the folder of a new run",
+                "one with a checkpoint",
+                "Go on from it with --resume, or give another --run.",
+            )
+        if self.config["init"] and last is None:
+            load_weights(self.model, self.config["init"])
+        if self.trainer.is_global_zero:
+            self._save_config()
+        tsl.keep_host_memory()
+        self.trainer.fit(self.model, self.datamodule, ckpt_path=last, weights_only=True)
+        self.report()
+
+    def _save_config(self) -> None:
+        """All that it takes to make the same network again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.config.clone()
+        for key in ("config", "run", "resume", "init"):
+            config.pop(key, None)
+        path = self.folder / _CONFIG
+        self.parser.save(config, path, skip_none=False, overwrite=True, multifile=False)
+
+
+class _OfTrained(_Command):
+    """What is done with a trained network."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        super().__init__(_of_a_run(arguments))
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--checkpoint", type=str | None, default=None, help="by default the best of the run"
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        return super().instantiate_trainer(logger=False, enable_checkpointing=False, **kwargs)
+
+    def load(self) -> None:
+        """The weights asked for; by default the run's best or, without validation, its last."""
+        folder = self.folder / "checkpoints"
+        best = folder / "best.ckpt"
+        path = self.config["checkpoint"] or (best if best.is_file() else folder / "last.ckpt")
+        load_weights(self.model, path)
+
+
+class _Validate(_OfTrained):
+    name = "validate"
+    description = "Scores of a trained network on the scans of data.val, class by class."
+
+    def run(self) -> None:
+        self.load()
+        tsl.keep_host_memory()
+        self.trainer.validate(self.model, self.datamodule, verbose=False)
+        self.report()
+
+
+class _Predict(_OfTrained):
+    name = "predict"
+    description = "Label the scans of data.predict with a trained network."
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--out", type=str | None, default=None, help="by default predictions/ of the run"
+        )
+
+    def callbacks(self) -> list[Callback]:
+        folder = self.config["out"] or self.folder / "predictions"
+        self.writer = WritePredictions(self.datamodule.predict_scans, folder)
+        return [self.writer]
+
+    def run(self) -> None:
+        self.load()
+        self.model.fuse()
+        tsl.keep_host_memory()
+        self.trainer.predict(self.model, self.datamodule, return_predictions=False)
+        print(latency_table(self.writer.times))
+        print(f"{len(self.writer.files)} label files in {self.writer.folder}")
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _with_recipes(arguments: list[str]) -> list[str]:
+    """``--config name`` becomes the path of our recipe of that name, unless it is a file."""
+    result = list(arguments)
+    for index, argument in enumerate(result):
+        flag, equals, value = argument.partition("=")
+        if flag not in ("--config", "-c"):
+            continue
+        place = index if equals else index + 1
+        value = value if equals else "".join(result[place : place + 1])
+        if value in _RECIPE_NAMES and not Path(value).is_file():
+            recipe = str(_RECIPES / f"{value}.yaml")
+            result[place] = f"{flag}={recipe}" if equals else recipe
+    return result
+
+
+def _of_a_run(arguments: list[str]) -> list[str]:
+    """Put the config of the run before the arguments, unless these name another."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run", default=_RUN)
+    parser.add_argument("--config", "-c", action="append")
+    parser.add_argument("--help", "-h", action="store_true")
+    given, _ = parser.parse_known_args(arguments)
+    if given.config or given.help:
+        return arguments
+    config = Path(given.run) / _CONFIG
+    if config.is_file():
+        return ["--config", str(config), *arguments]
+    return refuse(
+        f"--run: {given.run}",
+        f"the folder of a run, with {_CONFIG}",
+        "none",
+        "Give the folder that tsl train wrote, or --config and --checkpoint.",
+        error=FileNotFoundError,
+    )
