@@ -34,6 +34,15 @@ def test_readme_example_runs() -> None:
     assert re.search(r"\d+ voxels, \d+ coarse ones, loss \d", run_python("-c", block.group(1)))
 
 
+@pytest.mark.parametrize("library", ["torchsparse", "spconv", "minkowskiengine"])
+def test_weight_conversions_shown_run(library: str) -> None:
+    page = (ROOT / "docs" / f"coming_from_{library}.md").read_text()
+    section = page[page.index("## Weights") :]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(blocks) == 3
+    run_python("-c", "".join(blocks))
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name: str) -> None:
     assert run_python(f"examples/{name}").strip()
