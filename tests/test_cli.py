@@ -193,7 +193,7 @@ def test_weights_to_begin_with(tmp_path, scans, config, capsys):
     assert torch.equal(one[name], two[name])
     wider = "--model.network.init_args.width=0.25"
     assert cli.main(train_arguments(config, scans, tmp_path / "three", *still, wider)) == 1
-    assert "must be of a network of the same shape" in capsys.readouterr().err
+    assert "must be of shape" in capsys.readouterr().err
 
 
 def one_message(result_or_text):
@@ -224,7 +224,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, scans, config):
     assert "last.ckpt must be written whole, got" in message
     assert "File too large" in message
     assert last.read_bytes() == before
-    assert not list(last.parent.glob("*.part"))
+    assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
 def damage_scan(scans):
@@ -265,7 +265,7 @@ def test_damaged_files_are_named(tmp_path, scans, config, damage, words, workers
         (["--data.root=null"], 1, ["ScanData: root must be a folder, got none"]),
         (["--model.network.init_args.num_classes=3"], 1, ["gives 19 scores", "num_classes=19"]),
         (["--model.loss.balance=2"], 1, ["SegmentationLoss: balance must be from 0 to 1"]),
-        (["--init=nowhere.ckpt"], 1, ["nowhere.ckpt must be a file"]),
+        (["--init=nowhere.ckpt"], 1, ["must be an existing file, got nowhere.ckpt"]),
     ],
 )
 def test_wrong_arguments(tmp_path, scans, config, capsys, more, status, words):
@@ -287,7 +287,7 @@ def test_a_damaged_checkpoint(tmp_path, scans, config, capsys):
     best = run / "checkpoints" / "best.ckpt"
     best.write_bytes(best.read_bytes()[:1000])
     assert cli.main(["validate", "--run", str(run)]) == 1
-    assert "best.ckpt must be a whole checkpoint" in one_message(capsys.readouterr().err)
+    assert "must be a file written by torch.save" in one_message(capsys.readouterr().err)
     assert cli.main(["validate", "--run", str(tmp_path / "none")]) == 1
     assert "must be the folder of a run, with config.yaml" in capsys.readouterr().err
 

@@ -12,10 +12,13 @@ from importlib.metadata import PackageNotFoundError, metadata, version
 import torch
 from packaging.requirements import Requirement
 
-import torchsparse_lite as tsl
-from torchsparse_lite._native import simd_kernels
+from torchsparse_lite import nn
+from torchsparse_lite._native import has_cuda, simd_kernels
+from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["doctor"]
+
+_ABSENT = "not installed"
 
 
 def doctor(arguments: list[str]) -> None:
@@ -23,8 +26,8 @@ def doctor(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser("tsl doctor", description=doctor.__doc__)
     parser.parse_args(arguments)
     rows = [
-        ("torchsparse_lite", tsl.__version__),
-        ("built with CUDA", "yes" if tsl.has_cuda() else "no"),
+        ("torchsparse_lite", _version("torchsparse_lite")),
+        ("built with CUDA", "yes" if has_cuda() else "no"),
         ("CPU kernels", ", ".join(simd_kernels())),
         ("torch", torch.__version__),
         ("python", platform.python_version()),
@@ -35,6 +38,13 @@ def doctor(arguments: list[str]) -> None:
         ("a convolution", _convolve()),
     ]
     print("\n".join(f"{name:18s} {text}" for name, text in rows))
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return _ABSENT
 
 
 def _gpu() -> str:
@@ -72,17 +82,15 @@ def _missing(extra: str) -> Iterator[str]:
             for inner in requirement.extras:
                 yield from _missing(inner)
             continue
-        try:
-            version(requirement.name)
-        except PackageNotFoundError:
+        if _version(requirement.name) == _ABSENT:
             yield requirement.name
 
 
 def _convolve() -> str:
     """Compare one convolution with the sum that it is."""
     coords = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.int32)
-    conv = tsl.nn.Conv3d(1, 1, 3, bias=False)
+    conv = nn.Conv3d(1, 1, 3, bias=False)
     torch.nn.init.ones_(conv.weight)
     with torch.no_grad():
-        result = conv(tsl.SparseTensor(torch.tensor([[1.0], [2.0]]), coords)).feats
+        result = conv(SparseTensor(torch.tensor([[1.0], [2.0]]), coords)).feats
     return "right" if result.tolist() == [[3.0], [3.0]] else f"WRONG: {result.tolist()}"

@@ -16,9 +16,10 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
-import torchsparse_lite as tsl
+from torchsparse_lite.compat import load_weights
 from torchsparse_lite.errors import refuse
-from torchsparse_lite.train.checkpoint import WholeFileCheckpointIO, load_weights
+from torchsparse_lite.host_memory import keep_host_memory
+from torchsparse_lite.train.checkpoint import WholeFileCheckpointIO
 from torchsparse_lite.train.module import Segmentation
 from torchsparse_lite.train.predictions import WritePredictions
 from torchsparse_lite.train.scans import ScanData
@@ -116,6 +117,10 @@ class _Command(LightningCLI):
         """Of the run."""
         return Path(self.config["run"])
 
+    def load(self, path: str | Path) -> None:
+        """Weights of the network, out of a checkpoint or a file of a bare network."""
+        load_weights(self.model.network, path, rename=[(r"^network\.", "")])
+
     def report(self) -> None:
         """Print the scores, and write them down beside the run."""
         scores = self.model.last
@@ -148,7 +153,7 @@ class _Train(_Command):
             help="go on from the run's last checkpoint, by default with its config",
         )
         parser.add_argument(
-            "--init", type=str | None, default=None, help="checkpoint to begin with the weights of"
+            "--init", type=str | None, default=None, help="checkpoint or weights to begin with"
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -181,10 +186,10 @@ class _Train(_Command):
                 "Go on from it with --resume, or give another --run.",
             )
         if self.config["init"] and last is None:
-            load_weights(self.model, self.config["init"])
+            self.load(self.config["init"])
         if self.trainer.is_global_zero:
             self._save_config()
-        tsl.keep_host_memory()
+        keep_host_memory()
         self.trainer.fit(self.model, self.datamodule, ckpt_path=last, weights_only=True)
         self.report()
 
@@ -213,12 +218,11 @@ class _OfTrained(_Command):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         return super().instantiate_trainer(logger=False, enable_checkpointing=False, **kwargs)
 
-    def load(self) -> None:
+    def load_trained(self) -> None:
         """The weights asked for; by default the run's best or, without validation, its last."""
         folder = self.folder / "checkpoints"
         best = folder / "best.ckpt"
-        path = self.config["checkpoint"] or (best if best.is_file() else folder / "last.ckpt")
-        load_weights(self.model, path)
+        self.load(self.config["checkpoint"] or (best if best.is_file() else folder / "last.ckpt"))
 
 
 class _Validate(_OfTrained):
@@ -226,8 +230,8 @@ class _Validate(_OfTrained):
     description = "Scores of a trained network on the scans of data.val, class by class."
 
     def run(self) -> None:
-        self.load()
-        tsl.keep_host_memory()
+        self.load_trained()
+        keep_host_memory()
         self.trainer.validate(self.model, self.datamodule, verbose=False)
         self.report()
 
@@ -248,9 +252,9 @@ class _Predict(_OfTrained):
         return [self.writer]
 
     def run(self) -> None:
-        self.load()
+        self.load_trained()
         self.model.fuse()
-        tsl.keep_host_memory()
+        keep_host_memory()
         self.trainer.predict(self.model, self.datamodule, return_predictions=False)
         print(latency_table(self.writer.times))
         print(f"{len(self.writer.files)} label files in {self.writer.folder}")

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import re
 import struct
-import uuid
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from torchsparse_lite.errors import check_type, needs_extra, refuse
+from torchsparse_lite.whole_file import write_whole
 
 __all__ = ["read_weights", "save_weights", "weights_in"]
 
@@ -66,7 +65,7 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
         torch.save(state, buffer)
         content = buffer.getvalue()
     try:
-        _replace(file, content)
+        write_whole(file, content)
     except OSError as problem:
         refuse(
             "save_weights: path",
@@ -76,20 +75,6 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
             "an earlier file there is unchanged.",
             error=RuntimeError,
         )
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write beside the file, then put it in place in one step."""
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from torchsparse_lite import ops
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.features import Rows, check_rows
+from torchsparse_lite.ops.all_reduce import all_reduce, has_processes
 from torchsparse_lite.ops.widen import sum_dtype
 from torchsparse_lite.tensor import SparseTensor, check_sparse
 
@@ -76,21 +77,21 @@ class SyncBatchNorm(BatchNorm):
     def forward(self, x: Rows) -> Rows:  # type: ignore[override]
         """Normalise every channel."""
         check_rows("SyncBatchNorm", x, self.num_features)
-        if self.training and distributed.is_available() and distributed.is_initialized():
+        if self.training and has_processes():
             return x.replace_feats(self._by_statistics_of_all(x.feats))
         return super().forward(x)
 
     def _by_statistics_of_all(self, feats: Tensor) -> Tensor:
         wide = feats.to(sum_dtype(feats.dtype))
         own = wide.new_tensor([len(wide)])
-        total = _AllReduce.apply(torch.cat([wide.sum(0), own]), self.process_group)
+        total = all_reduce(torch.cat([wide.sum(0), own]), self.process_group)
         count = total[-1].detach()
         if count == 1:
             remedy = "Use larger batches, GroupNorm, or eval()."
             refuse("SyncBatchNorm: feats", "of more than one site in training", 1, remedy)
         mean = total[:-1] / count.clamp_min(1)
         centred = wide - mean
-        variance = _AllReduce.apply(centred.square().sum(0), self.process_group)
+        variance = all_reduce(centred.square().sum(0), self.process_group)
         variance = variance / count.clamp_min(1)
         if self.track_running_stats and count > 0:
             self._track(mean.detach(), variance.detach() * (count / (count - 1)))
@@ -121,23 +122,6 @@ class SyncBatchNorm(BatchNorm):
         for name, child in module.named_children():
             setattr(module, name, cls.convert_sync_batchnorm(child, process_group))
         return module
-
-
-class _AllReduce(torch.autograd.Function):
-    """Sum over processes, and of the gradients on the way back."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, group: Any) -> Tensor:
-        ctx.group = group
-        total = values.clone()
-        distributed.all_reduce(total, group=group)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        total = grad.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total, group=ctx.group)
-        return total, None
 
 
 class LayerNorm(nn.LayerNorm):

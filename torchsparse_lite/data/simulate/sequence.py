@@ -22,6 +22,7 @@ from torchsparse_lite.data.simulate.raycast import ray_caster_name
 from torchsparse_lite.data.simulate.sensor import SENSORS
 from torchsparse_lite.data.simulate.shapes import Floats
 from torchsparse_lite.errors import check_choice, refuse
+from torchsparse_lite.whole_file import write_whole
 
 __all__ = ["ARGUMENTS_FILE", "simulate", "write_sequence"]
 
@@ -217,12 +218,9 @@ def _pose_text(poses: Floats) -> str:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all, even if the program is killed."""
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_bytes(content)
-        os.replace(part, path)
+        write_whole(path, content, sync=False)
     except OSError as error:
-        part.unlink(missing_ok=True)
         remedy = "Make room or change the root, then run again: finished scans are kept."
         refuse(f"simulate: {path}", "writable", error.strerror or str(error), remedy, error=OSError)
 

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+__all__ = ["write_whole"]
+
+
+def write_whole(path: Path, content: bytes | memoryview, *, sync: bool = True) -> None:
+    """Write beside the file, then put it in place in one step; an earlier file stays until then.
+
+    Args:
+        path: of the file, in a folder that exists.
+        content: all of it.
+        sync: wait until it is on the disk, so that it also outlives a loss of power.
+
+    Raises:
+        OSError: it could not be written; nothing is left behind, and an earlier file is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            if sync:
+                os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
