@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""What networks learn from the few real scans at hand: ``python -m benchmarks.real_scans``.
+
+Three tests, each ``tsl train`` and ``tsl validate`` with the recipe ``small``, nothing else:
+
+overfit    train and test on 00/000000, voxels of 5 cm
+neighbor   train on 00/000000 and 00/000002, test on 00/000001
+far        train on every frame of sequence 00, test on 08/000000, which nothing was tuned on:
+           from nothing, on simulated streets alone, and on the real frames after the streets
+
+Scans are looked for under ``TSL_DATA`` and under ``shared/data`` beside the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.run import environment
+from torchsparse_lite import cli
+
+_ROOT = Path(__file__).resolve().parent
+_FRAMES = [f"00/{frame:06d}" for frame in range(6)]  # the last three have labels in part
+_RANGE_FRAMES = [f"00/{frame:06d}" for frame in (8, 12, 16, 20)]  # nearest points of range images
+_STREETS = [str(number) for number in range(22, 82)]  # beyond the sequences of the data set
+_VOXEL = "--model.network.init_args.voxel_size"
+_VIEWS = 4
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the tests that are asked for, and keep their scores."""
+    parser = argparse.ArgumentParser("python -m benchmarks.real_scans", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("tests", nargs="*", default=["overfit", "neighbor", "far"])
+    parser.add_argument("--data", type=Path, default=None, help="folder with semantickitti/")
+    parser.add_argument("--runs", type=Path, default=Path("runs/real"), help="where networks go")
+    parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder of the result")
+    options = parser.parse_args(arguments)
+    tests: dict[str, Callable[[Path, Path], list[dict[str, Any]]]]
+    tests = {"overfit": _overfit, "neighbor": _neighbor, "far": _far}
+    unknown = [name for name in options.tests if name not in tests]
+    if unknown:
+        parser.error(f"tests are {', '.join(tests)}, got {', '.join(unknown)}")
+    data = options.data or _data()
+    rows = [
+        {"test": name, "threads": torch.get_num_threads(), **row}
+        for name in options.tests
+        for row in tests[name](data, options.runs)
+    ]
+    result = {"suite": "real_scans", **environment(), "rows": rows}
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"real_scans-{result['machine_id']}-{result['commit']}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    for row in rows:
+        print(
+            f"{row['test']:9s} {row['what']:32s} mean IoU {row['miou']:.3f} over "
+            f"{len(row['iou'])} classes, accuracy {row['accuracy']:.3f}, "
+            f"{row['minutes']:.1f} minutes"
+        )
+    print(f"written: {path}")
+
+
+def _data() -> Path:
+    for folder in (os.environ.get("TSL_DATA"), _ROOT.parent.parent / "shared" / "data"):
+        if folder and (Path(folder) / "semantickitti").is_dir():
+            return Path(folder)
+    sys.exit("No semantickitti/ under TSL_DATA or ../shared/data: pass --data.")
+
+
+def _overfit(data: Path, runs: Path) -> list[dict[str, Any]]:
+    root = data / "semantickitti"
+    whole = {"root": str(root), "files": _FRAMES[:1]}
+    more = (f"{_VOXEL}=0.05", "--data.transforms=[]", "--trainer.max_epochs=4")
+    run = runs / "overfit"
+    seconds = _train(run, [{**whole, "repeats": 40}], whole, *more)
+    return [_scores("the scan itself", run, whole, seconds, views=1)]
+
+
+def _neighbor(data: Path, runs: Path) -> list[dict[str, Any]]:
+    root = str(data / "semantickitti")
+    around = {"root": root, "files": [_FRAMES[0], _FRAMES[2]], "repeats": 20}
+    between = {"root": root, "files": [_FRAMES[1]]}
+    run = runs / "neighbor"
+    seconds = _train(run, [around], between, f"{_VOXEL}=0.1", "--trainer.max_epochs=5")
+    return [_scores("frames before and after", run, between, seconds, views=1)]
+
+
+def _far(data: Path, runs: Path) -> list[dict[str, Any]]:
+    real: list[dict[str, Any]] = [
+        {"root": str(data / "semantickitti"), "files": _FRAMES, "repeats": 20},
+        {"root": str(data / "semantickitti_range"), "files": _RANGE_FRAMES, "repeats": 20},
+    ]
+    test = {"root": str(data / "semantickitti"), "files": ["08/000000"]}
+    streets = runs / "streets"
+    arguments = ["simulate", str(streets), "--frames", "6", "--interval", "2"]
+    start = time.monotonic()
+    _call([*arguments, "--sequences", *_STREETS])
+    simulated = {"root": str(streets), "sequences": _STREETS, "has_labels": True}
+    some = {"root": str(streets), "sequences": _STREETS[::2], "has_labels": True}
+
+    before = runs / "far_streets"
+    spent = time.monotonic() - start
+    spent += _train(before, [simulated], None, f"{_VOXEL}=0.1", "--trainer.max_epochs=3")
+    init = f"--init={before / 'checkpoints' / 'last.ckpt'}"
+    after = runs / "far_streets_then_real"
+    gentle = ("--model.learning_rate=0.002", "--trainer.max_epochs=2")
+    seconds = _train(after, [*real, some], None, f"{_VOXEL}=0.1", *gentle, init)
+    alone = runs / "far_real"
+    real_seconds = _train(alone, real, None, f"{_VOXEL}=0.1", "--trainer.max_epochs=4")
+    return [
+        _scores("simulated streets alone", before, test, spent),
+        _scores("real frames alone", alone, test, real_seconds),
+        _scores("streets, then streets and frames", after, test, spent + seconds),
+    ]
+
+
+def _train(run: Path, train: list[dict[str, Any]], val: dict[str, Any] | None, *more: str) -> float:
+    """Seconds that the training took, in this or, where it was stopped, in all attempts so far."""
+    clock = run / "seconds.json"
+    before = json.loads(clock.read_text()) if clock.is_file() else 0.0
+    validation = json.dumps([] if val is None else [val])
+    start = time.monotonic()
+    _call(
+        [
+            *("train", "--run", str(run), "--resume", "--config", "small"),
+            *("--data.train", json.dumps(train), "--data.val", validation),
+            "--trainer.check_val_every_n_epoch=1000",
+            *more,
+        ]
+    )
+    seconds = before + time.monotonic() - start
+    clock.write_text(json.dumps(seconds))
+    return seconds
+
+
+def _scores(
+    what: str, run: Path, test: dict[str, Any], seconds: float, *, views: int = _VIEWS
+) -> dict[str, Any]:
+    last = run / "checkpoints" / "last.ckpt"
+    chosen = [f"--model.views={views}", f"--checkpoint={last}"]
+    _call(["validate", "--run", str(run), "--data.val", json.dumps([test]), *chosen])
+    scores = json.loads((run / "scores.json").read_text())
+    return {"what": what, "minutes": round(seconds / 60, 1), "views": views, **scores}
+
+
+def _call(arguments: list[str]) -> None:
+    print("tsl", *arguments, flush=True)
+    status = cli.main(arguments)
+    if status:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
