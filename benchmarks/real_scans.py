@@ -114,7 +114,7 @@ def _far(data: Path, runs: Path) -> list[dict[str, Any]]:
     gentle = ("--model.learning_rate=0.002", "--trainer.max_epochs=2")
     seconds = _train(after, [*real, some], None, f"{_VOXEL}=0.1", *gentle, init)
     alone = runs / "far_real"
-    real_seconds = _train(alone, real, None, f"{_VOXEL}=0.1", "--trainer.max_epochs=4")
+    real_seconds = _train(alone, real, None, f"{_VOXEL}=0.1", "--trainer.max_epochs=2")
     return [
         _scores("simulated streets alone", before, test, spent),
         _scores("real frames alone", alone, test, real_seconds),

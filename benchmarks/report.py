@@ -32,9 +32,14 @@ def newest(suite: str) -> dict[str, Any] | None:
 
 def table() -> str:
     """Markdown of all suites."""
-    parts = [
-        part for part in (_conv_table(newest("cpu_conv")), _map_table(newest("cpu_maps"))) if part
-    ]
+    tables = {
+        "cpu_conv": _conv_table,
+        "cpu_maps": _map_table,
+        "networks": _network_table,
+        "real_scans": _learning_table,
+    }
+    results = [(make, newest(suite)) for suite, make in tables.items()]
+    parts = [make(result) for make, result in results if result is not None]
     return "\n\n".join(parts) or "No result is committed yet: `python -m benchmarks.run cpu_conv`."
 
 
@@ -45,9 +50,7 @@ def _source(result: dict[str, Any]) -> str:
     )
 
 
-def _conv_table(result: dict[str, Any] | None) -> str:
-    if result is None:
-        return ""
+def _conv_table(result: dict[str, Any]) -> str:
     lines = [
         f"Submanifold 3x3x3 convolution, {result['rows'][0]['scan']}. Speed of the useful "
         f"multiplications relative to `torch.mm` (1024^3, float32) in the same run; medians. "
@@ -66,9 +69,7 @@ def _conv_table(result: dict[str, Any] | None) -> str:
     return "\n".join(lines)
 
 
-def _map_table(result: dict[str, Any] | None) -> str:
-    if result is None:
-        return ""
+def _map_table(result: dict[str, Any]) -> str:
     lines = [
         f"Maps and voxelisation, ms (medians). {_source(result)}.",
         "",
@@ -82,6 +83,42 @@ def _map_table(result: dict[str, Any] | None) -> str:
             f"| {row['what']} | {row['threads']} | {here['median_ms']:.1f} | {hashed} | "
             f"{row['torch']['median_ms']:.1f} |"
         )
+    return "\n".join(lines)
+
+
+def _network_table(result: dict[str, Any]) -> str:
+    first = result["rows"][0]
+    lines = [
+        f"MinkUNet on {first['scan']}, voxels of {first['voxel_size_m']} m, float32, kernel maps "
+        f"built in every pass; medians, and how much the memory grows. {_source(result)}.",
+        "",
+        "| network | parameters | GMACs | threads | inference, ms | inference / mm | MB | "
+        "training step, ms | MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['network']} | {row['parameters'] / 1e6:.2f} M | {row['gmacs']} | "
+        f"{row['threads']} | "
+        f"{row['inference']['median_ms']:.0f} | {row['inference_vs_mm']:.2f} | "
+        f"{row['inference_peak_mb']} | {row['train']['median_ms']:.0f} | {row['train_peak_mb']} |"
+        for row in result["rows"]
+    ]
+    return "\n".join(lines)
+
+
+def _learning_table(result: dict[str, Any]) -> str:
+    lines = [
+        f"What the recipe `small` learns from real scans of SemanticKITTI, from nothing, on a CPU. "
+        f"{_source(result)}.",
+        "",
+        "| test | trained on | mean IoU | classes | accuracy | minutes |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['test']} | {row['what']} | {row['miou']:.3f} | {len(row['iou'])} | "
+        f"{row['accuracy']:.3f} | {row['minutes']:.0f} |"
+        for row in result["rows"]
+    ]
     return "\n".join(lines)
 
 

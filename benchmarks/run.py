@@ -23,7 +23,7 @@ import torchsparse_lite as tsl
 from torchsparse_lite._native import simd_kernels
 
 _ROOT = Path(__file__).resolve().parent
-SUITES = ("cpu_conv", "cpu_maps")
+SUITES = ("cpu_conv", "cpu_maps", "networks")
 
 
 def main(arguments: list[str] | None = None) -> None:
