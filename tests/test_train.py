@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import clouds
 import pytest
 import torch
 from torch import nn
+from two_grounds import POINTS, write_two_grounds
 
 import torchsparse_lite as tsl
 from torchsparse_lite import models
@@ -17,10 +19,13 @@ pytest.importorskip("lightning", reason="the extra train is not installed")
 
 import lightning.pytorch as pl
 
-from torchsparse_lite.data import IGNORE
+from torchsparse_lite.data import IGNORE, JoinedScans, RotateZ, SemanticKITTI
+from torchsparse_lite.train.checkpoint import WholeFileCheckpointIO
 from torchsparse_lite.train.losses import SegmentationLoss, lovasz_softmax
 from torchsparse_lite.train.metrics import confusion_matrix, iou_of
 from torchsparse_lite.train.module import Segmentation, warmup_cosine
+from torchsparse_lite.train.scans import ScanData
+from torchsparse_lite.train.stages import latency_table, time_stages
 
 # Lightning's own: hints about workers and loggers, and what it calls of torch.
 pytestmark = pytest.mark.filterwarnings(
@@ -143,7 +148,9 @@ def trained(folder, epochs=6, **options):
     network = models.SPVCNN(4, 2, shape, voxel_size=0.2)
     loader = torch.utils.data.DataLoader(TwoGrounds(), 2, collate_fn=collate)
     module = Segmentation(
-        network, ["low", "high"], learning_rate=0.02, loss=SegmentationLoss(lovasz=1.0), **options
+        network,
+        ["low", "high"],
+        **{"learning_rate": 0.02, "loss": SegmentationLoss(lovasz=1.0), **options},
     )
     trainer = pl.Trainer(
         max_epochs=epochs,
@@ -176,3 +183,132 @@ def test_module_arguments():
         Segmentation(network, ["a"], optimizer="lion")
     with pytest.raises(ValueError, match="Segmentation: views must be at least 1"):
         Segmentation(network, ["a"], views=0)
+
+
+def test_rare_classes_weigh_more():
+    loss = SegmentationLoss(balance=0.5)
+    loss.weigh(torch.tensor([100, 25, 0]))
+    assert (loss.weight / loss.weight[0]).tolist() == pytest.approx([1.0, 2.0, 10.0])
+    assert float(loss.weight.mean()) == pytest.approx(1.0)
+    scores, labels = torch.randn(30, 3), torch.arange(30) % 3
+    expected = nn.functional.cross_entropy(scores, labels, loss.weight)
+    torch.testing.assert_close(loss(scores, labels), expected)
+    with pytest.raises(ValueError, match=r"SegmentationLoss: balance must be from 0 to 1, without"):
+        SegmentationLoss(balance=0.5, class_weights=[1.0])
+    with pytest.raises(ValueError, match=r"SegmentationLoss: balance must be from 0 to 1"):
+        SegmentationLoss(balance=-1)
+
+
+def test_balance_needs_scans_to_count(tmp_path):
+    loss = SegmentationLoss(balance=0.5)
+    with pytest.raises(ValueError, match=r"loss.balance must be 0 without a data module"):
+        trained(tmp_path, epochs=1, loss=loss)
+
+
+def scan_data(tmp_path, **options):
+    root = tmp_path / "scans"
+    if not root.exists():
+        write_two_grounds(root, {"00": 3, "01": 2})
+    options = {"workers": 0, "batch_size": 1, "val": [{"sequences": ["01"]}], **options}
+    return ScanData(root, **{"train": [{"sequences": [0]}], **options})
+
+
+def test_scans_are_joined_and_repeated(tmp_path):
+    other = SemanticKITTI(tmp_path / "scans", sequences=["01"]) if scan_data(tmp_path) else None
+    data = scan_data(tmp_path, train=[{"sequences": [0], "repeats": 2}, other])
+    batches = list(data.train_dataloader())
+    assert len(batches) == 2 * 3 + 2
+    names = sorted(batch["name"][0] for batch in batches)
+    assert names == sorted(["00/000000", "00/000001", "00/000002"] * 2 + ["01/000000", "01/000001"])
+    assert [batch["name"] for batch in data.val_dataloader()] == [["01/000000"], ["01/000001"]]
+    assert int(data.class_points().sum()) == 8 * POINTS
+    assert data.class_points().nonzero().flatten().tolist() == [
+        data.classes.index("road"),
+        data.classes.index("building"),
+    ]
+    with pytest.raises(ValueError, match="ScanData: predict must be at least one data set"):
+        data.predict_dataloader()
+
+
+def test_repeats_are_augmented_anew_and_epochs_too(tmp_path):
+    data = scan_data(
+        tmp_path, train=[{"files": ["00/000000"], "repeats": 2}], transforms=[RotateZ()]
+    )
+    first, second = (batch["points"].coords for batch in data.train_dataloader())
+    assert not torch.equal(first, second)
+    again = [batch["points"].coords for batch in data.train_dataloader()]
+    assert torch.equal(again[0], first)
+    assert torch.equal(again[1], second)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_processes_share_the_scans(tmp_path, batch_size):
+    """Their batches together are those of one process; the rest of an epoch is left out."""
+
+    def names(rank, processes):
+        data = scan_data(tmp_path, train=[{"sequences": [0]}, {"sequences": [1]}])
+        data.batch_size = batch_size if processes > 1 else 2 * batch_size
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=processes, current_epoch=3)
+        validated = [batch["name"][0] for batch in data.val_dataloader()]
+        return [batch["name"] for batch in data.train_dataloader()], validated
+
+    (one, validated), *two = names(0, 1), names(0, 2), names(1, 2)
+    assert len(one) == 5 // (2 * batch_size)
+    for step, batch in enumerate(one):
+        assert sorted(batch) == sorted(two[0][0][step] + two[1][0][step])
+    assert sorted(validated) == sorted(two[0][1] + two[1][1])
+
+
+def test_joined_scans_keep_their_order_and_need_equal_classes(tmp_path):
+    write_two_grounds(tmp_path / "scans", {"00": 2, "01": 1})
+    one, two = (SemanticKITTI(tmp_path / "scans", sequences=[s]) for s in ("00", "01"))
+    joined = JoinedScans([two, one, two])
+    assert joined.names == ["01/000000", "00/000000", "00/000001", "01/000000"]
+    assert [scan.name for scan in joined] == joined.names
+    assert joined[-1].name == "01/000000"
+    assert "4 scans of 3 data sets" in repr(joined)
+    with pytest.raises(IndexError):
+        joined[4]
+    with pytest.raises(ValueError, match="JoinedScans: parts must be at least one data set"):
+        JoinedScans([])
+    other = SemanticKITTI(tmp_path / "scans", sequences=["01"], card="ika_11")
+    with pytest.raises(ValueError, match="JoinedScans: parts must be of the classes of the first"):
+        JoinedScans([one, other])
+
+
+def test_stages_add_up():
+    network = models.spvcnn(width=0.125, voxel_size=0.2).eval()
+    points = TwoGrounds()[0]["points"]
+    with torch.no_grad():
+        scores, times = time_stages(lambda: network(points), load=3.0)
+        torch.testing.assert_close(scores, network(points))
+    assert times.load == 3.0
+    assert min(times.voxelize, times.map, times.network, times.devoxelize) > 0
+    table = latency_table([times, times])
+    total = times.load + times.voxelize + times.map + times.network + times.devoxelize
+    assert f"{total:.1f}" in table.splitlines()[-1]
+
+
+def test_traces_name_what_is_no_layer():
+    network = models.spvcnn(width=0.125, voxel_size=0.2).eval()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as trace:
+        network(TwoGrounds()[0]["points"])
+    assert {"tsl.voxelize", "tsl.map", "tsl.devoxelize"} <= {e.key for e in trace.key_averages()}
+
+
+def test_a_network_of_another_number_of_classes_is_refused():
+    module = Segmentation(models.spvcnn(width=0.125, voxel_size=0.2, num_classes=3), ["a", "b"])
+    with pytest.raises(ValueError, match="one that gives 2 scores, one per class, got one that"):
+        module(TwoGrounds()[0]["points"])
+
+
+def test_checkpoints_appear_whole_or_not_at_all(tmp_path):
+    io = WholeFileCheckpointIO()
+    path = tmp_path / "folder" / "x.ckpt"
+    io.save_checkpoint({"state_dict": {}}, path)
+    before = path.read_bytes()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"checkpoint: .* must be written whole, got File exists"):
+        io.save_checkpoint({"state_dict": {}}, tmp_path / "file" / "x.ckpt")
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == ["x.ckpt"]
