@@ -21,7 +21,7 @@ LAYERS = [
     ("manager", "features"),
     ("tensor", "points"),
     ("point_grid",),
-    ("voxelize", "collate"),
+    ("voxelize", "collate", "neighborhoods"),
     ("nn",),
     ("models",),
     ("nas",),

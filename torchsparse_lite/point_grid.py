@@ -158,7 +158,8 @@ class PointGrid:
         """
         at = self._at(x.level)
         if at.segments is None:
-            at.segments = self._segments(at.rows, len(x))
+            # The order by finest voxels serves coarser Morton levels too.
+            at.segments = ops.segments(at.rows, len(x), order=self._order)
         return x.replace_feats(ops.segment_reduce(feats, *at.segments, reduce="mean")[0])
 
     def gather(
@@ -204,17 +205,6 @@ class PointGrid:
         if level not in self._known:
             self._known[level] = _AtLevel(ops.hash_lookup(level.table, self._cells(level)))
         return self._known[level]
-
-    def _segments(self, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Points cell after cell. The order by finest voxels serves coarser Morton levels too."""
-        order = self._order
-        if order is None or bool((rows[order].diff() < 0).any()):
-            order = torch.argsort(rows, stable=True)
-        missing = int((rows < 0).sum())
-        if missing:
-            order = order[rows[order] >= 0]
-        counts = torch.bincount(rows[rows >= 0] if missing else rows, minlength=count)
-        return order, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
     def _trilinear(self, level: Level, anchor: str, *, renormalize: bool) -> tuple[Tensor, Tensor]:
         """Rows (N, 8) and weights (N, 8) of the voxels around each point."""
