@@ -20,7 +20,7 @@ LAYERS = [
     ("coordinates",),
     ("manager", "features"),
     ("tensor", "points"),
-    ("point_grid",),
+    ("point_grid", "cloud_grid"),
     ("voxelize", "collate", "neighborhoods"),
     ("nn",),
     ("models",),

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from torchsparse_lite import nn
 from torchsparse_lite._native import has_cuda
+from torchsparse_lite.cloud_grid import CloudGrid
 from torchsparse_lite.collate import collate_fn, sparse_collate
 from torchsparse_lite.coordinates import HashTable, Level
 from torchsparse_lite.host_memory import keep_host_memory
@@ -31,6 +32,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "CloudGrid",
     "ConvGeometry",
     "CoordinateManager",
     "HashTable",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Real
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -141,6 +142,12 @@ class PointGrid:
         self._order = order
         self._known[voxels.level] = _AtLevel(rows, (order, ptr))
         return Voxelized(voxels, rows, ptr.diff())
+
+    @cached_property
+    def sites(self) -> SparseTensor:
+        """(V, 0): the occupied voxels, which :meth:`scatter` can fill with features."""
+        voxels = self.voxelize(reduce="first").voxels
+        return voxels.replace_feats(voxels.feats.new_empty((len(voxels), 0)))
 
     def rows(self, level: Level) -> Tensor:
         """(N,) int64 row of the cell of ``level`` that holds each point, -1 where there is none."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Networks. Width and depth are data; see the presets."""
 
-from torchsparse_lite.models.blocks import ResidualBlock, conv_norm, conv_norm_relu
+from torchsparse_lite.models.blocks import ResidualBlock
 from torchsparse_lite.models.minkunet import PRESETS, MinkUNet, Stage, UNetShape, minkunet
 from torchsparse_lite.models.profile import LayerProfile, Profile, profile
 from torchsparse_lite.models.spvcnn import SPVCNN, OnPoints, spvcnn
@@ -16,8 +16,6 @@ __all__ = [
     "ResidualBlock",
     "Stage",
     "UNetShape",
-    "conv_norm",
-    "conv_norm_relu",
     "minkunet",
     "profile",
     "spvcnn",
