@@ -4,19 +4,39 @@
 from torchsparse_lite.models.blocks import ResidualBlock
 from torchsparse_lite.models.minkunet import PRESETS, MinkUNet, Stage, UNetShape, minkunet
 from torchsparse_lite.models.profile import LayerProfile, Profile, profile
+from torchsparse_lite.models.pvcnn import (
+    PVCNN,
+    PVCNN_PRESETS,
+    Abstraction,
+    Propagation,
+    PVCNNPlusPlus,
+    PVCNNPlusPlusShape,
+    PVCNNShape,
+    PVStage,
+    pvcnn,
+)
 from torchsparse_lite.models.spvcnn import SPVCNN, OnPoints, spvcnn
 
 __all__ = [
     "PRESETS",
+    "PVCNN",
+    "PVCNN_PRESETS",
     "SPVCNN",
+    "Abstraction",
     "LayerProfile",
     "MinkUNet",
     "OnPoints",
+    "PVCNNPlusPlus",
+    "PVCNNPlusPlusShape",
+    "PVCNNShape",
+    "PVStage",
     "Profile",
+    "Propagation",
     "ResidualBlock",
     "Stage",
     "UNetShape",
     "minkunet",
     "profile",
+    "pvcnn",
     "spvcnn",
 ]

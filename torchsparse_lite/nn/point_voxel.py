@@ -54,8 +54,8 @@ class PVConv(nn.Module):
     For objects and rooms, which a coarse cube holds well; driving scenes are mostly empty, and
     there is :class:`SPVConv` for them.
 
-    The convolutions are torch's own. Everything else gives the same bits for any number of threads;
-    what torch's dense convolution and norm promise is up to torch.
+    The dense convolutions and norms are torch's own, and on a CPU their last bits depend on the
+    number of threads. With the same number, and in everything else here, the bits are the same.
 
     Args:
         in_channels: of the input.
