@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "cpu/parallel.h"
 
@@ -87,7 +86,7 @@ void furthest_points(const FurthestPoints<T>& search, int64_t num_clouds, int th
   const Clouds<T>& clouds = search.clouds;
   parallel_tasks(num_clouds, threads, [&](int64_t cloud, int) {
     std::fill(search.distance + clouds.ptr[cloud], search.distance + clouds.ptr[cloud + 1],
-              std::numeric_limits<T>::infinity());
+              kInfinitelyFar<T>);
     int64_t chosen = clouds.ptr[cloud];
     const int64_t end = search.sample_ptr[cloud + 1];
     for (int64_t s = search.sample_ptr[cloud]; s < end; ++s) {

@@ -19,6 +19,9 @@ namespace tsl {
 constexpr int64_t kNoPoint = -1;  // in place of a neighbour that there is none of
 
 template <class T>
+constexpr T kInfinitelyFar = std::numeric_limits<T>::infinity();
+
+template <class T>
 struct Position {
   T x, y, z;
 };
@@ -65,7 +68,7 @@ struct FurthestPoints {
   TSL_HOST_DEVICE void operator()(int64_t cloud) const {
     const int64_t begin = clouds.ptr[cloud];
     const int64_t end = clouds.ptr[cloud + 1];
-    for (int64_t i = begin; i < end; ++i) distance[i] = std::numeric_limits<T>::infinity();
+    for (int64_t i = begin; i < end; ++i) distance[i] = kInfinitelyFar<T>;
     int64_t chosen = begin;
     for (int64_t s = sample_ptr[cloud]; s < sample_ptr[cloud + 1]; ++s) {
       samples[s] = clouds.order[chosen];
@@ -130,7 +133,7 @@ struct NearestPoints {
   TSL_HOST_DEVICE void clear(int64_t query) const {
     for (int64_t n = query * count; n < (query + 1) * count; ++n) {
       index[n] = kNoPoint;
-      distance[n] = std::numeric_limits<T>::infinity();
+      distance[n] = kInfinitelyFar<T>;
     }
   }
 
