@@ -4,16 +4,14 @@
 from torchsparse_lite.models.blocks import ResidualBlock
 from torchsparse_lite.models.minkunet import PRESETS, MinkUNet, Stage, UNetShape, minkunet
 from torchsparse_lite.models.profile import LayerProfile, Profile, profile
-from torchsparse_lite.models.pvcnn import (
-    PVCNN,
+from torchsparse_lite.models.pvcnn import PVCNN, PVCNNPlusPlus, pvcnn
+from torchsparse_lite.models.pvcnn_shape import (
     PVCNN_PRESETS,
     Abstraction,
     Propagation,
-    PVCNNPlusPlus,
     PVCNNPlusPlusShape,
     PVCNNShape,
     PVStage,
-    pvcnn,
 )
 from torchsparse_lite.models.spvcnn import SPVCNN, OnPoints, spvcnn
 
