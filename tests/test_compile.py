@@ -89,6 +89,11 @@ def workload():
             voxels = tsl.voxelize(points, 0.5, reduce=reduce).voxels
             loss = loss + tsl.devoxelize(voxels, points, 0.5, mode="trilinear").sum()
             loss = loss + tsl.devoxelize(voxels, points, 0.5, mode="nearest").sum()
+        rows = tsl.furthest_point_sample(points, 9)
+        centers = tsl.PointTensor(points.feats[rows], points.coords[rows])
+        index = tsl.ball_query(points, centers, radius=2.0, max_neighbors=4)
+        loss = loss + tsl.group_points(points.feats, index).sum()
+        loss = loss + tsl.interpolate_nearest(centers, points).sum()
         loss.backward()
     tsl.HashTable(coords).lookup(coords)
     torch.ops.tsl.coarsen(coords.contiguous())

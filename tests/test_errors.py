@@ -16,6 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torchsparse_lite as tsl
+import torchsparse_lite.models
 from torchsparse_lite import ops
 from torchsparse_lite._native import C
 from torchsparse_lite.nn import functional as tsf
@@ -538,6 +539,199 @@ def test_points(kind, words, call):
     provoke(kind, words, call)
 
 
+def sampled(number, *batch):
+    rows = torch.zeros(len(batch) or 3, 4)
+    rows[:, 0] = torch.tensor(batch or (0, 0, 0))
+    return tsl.furthest_point_sample(tsl.PointTensor(torch.ones(len(rows), 2), rows), number)
+
+
+def ball(centers=None, radius=1.0, max_neighbors=2):
+    centers = points() if centers is None else centers
+    return tsl.ball_query(points(), centers, radius=radius, max_neighbors=max_neighbors)
+
+
+def pair():
+    return tsl.PointTensor(torch.ones(2, 2), torch.ones(2, 3), batch_size=2)
+
+
+NAN_ROW = ((0.0,) * 4, (0.0, NAN, 0.0, 0.0))
+PVCONV = {"resolution": 2}
+
+
+def category(value=None, number=3):
+    model = tsl.models.PVCNN(
+        2, 3, tsl.models.PVCNNShape((tsl.models.PVStage(4),), ()), num_categories=number
+    )
+    return model.eval()(points(), value)
+
+
+@table(
+    (
+        "sample type",
+        TypeError,
+        ["points", "PointTensor"],
+        lambda: tsl.furthest_point_sample(ONES, 1),
+    ),
+    (
+        "sample nan",
+        ValueError,
+        ["finite", "row 1"],
+        lambda: tsl.furthest_point_sample(points(*NAN_ROW), 1),
+    ),
+    ("sample none", ValueError, ["num_samples", "0"], lambda: sampled(0)),
+    ("sample bool", TypeError, ["num_samples", "True"], lambda: sampled(True)),
+    ("sample text", TypeError, ["num_samples", "'2'"], lambda: sampled("2")),
+    ("sample share", ValueError, ["share", "1.5"], lambda: sampled(1.5)),
+    ("sample no share", ValueError, ["share", "0.0"], lambda: sampled(0.0)),
+    ("sample nan share", ValueError, ["share", "nan"], lambda: sampled(NAN)),
+    (
+        "sample too many",
+        ValueError,
+        ["num_samples", "2 in cloud 3", "got 3", "fewer"],
+        lambda: sampled(3, 1, 1, 1, 3, 3, 4),
+    ),
+    ("ball radius", ValueError, ["radius", "0.0"], lambda: ball(radius=0.0)),
+    ("ball radius infinite", ValueError, ["radius", "inf"], lambda: ball(radius=INF)),
+    ("ball radius text", TypeError, ["radius", "Real", "str"], lambda: ball(radius="1")),
+    ("ball neighbors", ValueError, ["max_neighbors", "0"], lambda: ball(max_neighbors=0)),
+    ("ball neighbors half", TypeError, ["max_neighbors"], lambda: ball(max_neighbors=1.5)),
+    ("ball centers", TypeError, ["ball_query: centers"], lambda: ball(ONES)),
+    ("ball nan", ValueError, ["centers", "row 1"], lambda: ball(points(*NAN_ROW))),
+    ("ball batches", ValueError, ["centers", "clouds", "2"], lambda: ball(pair())),
+    ("nearest k", ValueError, ["k", "0"], lambda: tsl.nearest_neighbors(points(), points(), k=0)),
+    ("nearest type", TypeError, ["queries"], lambda: tsl.nearest_neighbors(points(), tensor())),
+    ("mean batches", ValueError, ["queries"], lambda: tsl.interpolate_nearest(points(), pair())),
+    ("mean eps", ValueError, ["eps"], lambda: tsl.interpolate_nearest(points(), points(), eps=0.0)),
+    (
+        "mean eps type",
+        TypeError,
+        ["eps"],
+        lambda: tsl.interpolate_nearest(points(), points(), eps=""),
+    ),
+    ("mean k", TypeError, ["k", "2.5"], lambda: tsl.interpolate_nearest(points(), points(), k=2.5)),
+    ("group feats", TypeError, ["feats"], lambda: tsl.group_points([1.0], INDEX)),
+    ("group shape", ValueError, ["feats"], lambda: tsl.group_points(ONES[0], INDEX)),
+    ("group index", TypeError, ["index"], lambda: tsl.group_points(ONES, [[0]])),
+    ("group index dtype", TypeError, ["int64"], lambda: tsl.group_points(ONES, INDEX.int())),
+    ("group index shape", ValueError, ["index"], lambda: tsl.group_points(ONES, INDEX[0])),
+    ("group index range", ValueError, ["index", "2"], lambda: tsl.group_points(ONES, INDEX + 2)),
+    ("grid type", TypeError, ["CloudGrid: points"], lambda: tsl.CloudGrid(ONES, 4)),
+    ("grid nan", ValueError, ["finite", "row 1"], lambda: tsl.CloudGrid(points(*NAN_ROW), 4)),
+    ("grid zero", ValueError, ["resolution", "0"], lambda: tsl.CloudGrid(points(), 0)),
+    ("grid half", TypeError, ["resolution", "2.5"], lambda: tsl.CloudGrid(points(), 2.5)),
+    (
+        "grid rows",
+        ValueError,
+        ["voxelize: feats"],
+        lambda: tsl.CloudGrid(points(), 2).voxelize(ONES[:1]),
+    ),
+    (
+        "grid cells",
+        ValueError,
+        ["devoxelize: grid", "(1, *, 2, 2, 2)"],
+        lambda: tsl.CloudGrid(points(), 2).devoxelize(torch.ones(1, 1, 2, 2, 3)),
+    ),
+    ("pvconv zero", ValueError, ["PVConv: resolution"], lambda: tsl.nn.PVConv(2, 2, resolution=0)),
+    ("pvconv even", ValueError, ["kernel_size", "odd"], lambda: tsl.nn.PVConv(2, 2, 2, **PVCONV)),
+    ("pvconv kernel", TypeError, ["kernel_size"], lambda: tsl.nn.PVConv(2, 2, 3.0, **PVCONV)),
+    ("pvconv type", TypeError, ["PVConv: points"], lambda: tsl.nn.PVConv(2, 2, **PVCONV)(tensor())),
+    (
+        "pvconv feats",
+        ValueError,
+        ["PVConv: feats", "3"],
+        lambda: tsl.nn.PVConv(3, 2, **PVCONV)(points()),
+    ),
+    (
+        "pvconv nan",
+        ValueError,
+        ["PVConv: points", "row 1"],
+        lambda: tsl.nn.PVConv(2, 2, **PVCONV)(points(*NAN_ROW)),
+    ),
+    (
+        "pvconv grid",
+        ValueError,
+        ["PVConv: grid", "resolution 2"],
+        lambda: tsl.nn.PVConv(2, 2, **PVCONV)(points(), tsl.CloudGrid(points(), 3)),
+    ),
+    (
+        "pvconv other points",
+        ValueError,
+        ["PVConv: grid", "same coordinates"],
+        lambda: tsl.nn.PVConv(2, 2, **PVCONV)(points(), tsl.CloudGrid(pair(), 2)),
+    ),
+    ("spvconv size", ValueError, ["voxel_size"], lambda: tsl.nn.SPVConv(2, 2, voxel_size=0.0)),
+    (
+        "spvconv type",
+        TypeError,
+        ["SPVConv: points"],
+        lambda: tsl.nn.SPVConv(2, 2, voxel_size=1)(ONES),
+    ),
+    (
+        "spvconv feats",
+        ValueError,
+        ["SPVConv: feats"],
+        lambda: tsl.nn.SPVConv(3, 2, voxel_size=1)(points()),
+    ),
+    (
+        "spvconv nan",
+        ValueError,
+        ["SPVConv: points"],
+        lambda: tsl.nn.SPVConv(2, 2, voxel_size=1)(points(*NAN_ROW)),
+    ),
+    (
+        "spvconv grid",
+        ValueError,
+        ["SPVConv: grid", "voxel_size"],
+        lambda: tsl.nn.SPVConv(2, 2, voxel_size=1)(points(), tsl.PointGrid(points(), 2)),
+    ),
+    (
+        "abstraction type",
+        TypeError,
+        ["SetAbstraction: points"],
+        lambda: tsl.nn.SetAbstraction(2, (2,), num_centers=1, radius=1.0, max_neighbors=1)(ONES),
+    ),
+    (
+        "abstraction feats",
+        ValueError,
+        ["SetAbstraction: feats"],
+        lambda: tsl.nn.SetAbstraction(3, (2,), num_centers=1, radius=1.0, max_neighbors=1)(
+            points()
+        ),
+    ),
+    (
+        "propagation type",
+        TypeError,
+        ["FeaturePropagation: fine"],
+        lambda: tsl.nn.FeaturePropagation(4, (2,))(points(), ONES),
+    ),
+    (
+        "propagation feats",
+        ValueError,
+        ["FeaturePropagation: feats", "(*, 5)"],
+        lambda: tsl.nn.FeaturePropagation(5, (2,))(points(), points()),
+    ),
+    ("category missing", TypeError, ["category", "None"], lambda: category()),
+    ("category not known", TypeError, ["category"], lambda: category(PTR[:1], number=0)),
+    ("category shape", ValueError, ["category", "(1)"], lambda: category(PTR)),
+    ("category dtype", TypeError, ["category", "int64"], lambda: category(PTR[:1].int())),
+    (
+        "category range",
+        ValueError,
+        ["category", "from 0 to 2", "[3]"],
+        lambda: category(PTR[:1] + 3),
+    ),
+    ("category below", ValueError, ["category", "[-1]"], lambda: category(PTR[:1] - 1)),
+    (
+        "pvcnn feats",
+        ValueError,
+        ["PVCNNPlusPlus: feats", "6"],
+        lambda: tsl.models.pvcnn("s3dis++", width=0.125)(points()),
+    ),
+)
+def test_neighborhoods_and_grids(kind, words, call):
+    provoke(kind, words, call)
+
+
 @table(
     ("collate nothing", ValueError, ["collate"], lambda: tsl.sparse_collate([])),
     ("collate type", TypeError, ["SparseTensor"], lambda: tsl.sparse_collate([ONES])),
@@ -599,6 +793,8 @@ TABLE = tuple(
     for size, kind in ((17, torch.int64), (17, torch.int32), (4, torch.int32))
 )
 PTR = torch.tensor([0, 2])
+XYZ = torch.zeros(2, 3)
+CLOUD = (torch.arange(2), PTR)
 
 
 @table(
@@ -669,6 +865,48 @@ PTR = torch.tensor([0, 2])
         ValueError,
         ["order", "-1"],
         lambda: ops.segment_reduce(ONES, torch.tensor([0, -1]), PTR, reduce="sum"),
+    ),
+    (
+        "more samples than points",
+        ValueError,
+        ["sample_ptr", "3 of 2 in cloud 0"],
+        lambda: ops.furthest_points(XYZ, CLOUD, torch.tensor([0, 3])),
+    ),
+    (
+        "samples of another batch",
+        ValueError,
+        ["furthest_points: sample_ptr"],
+        lambda: ops.furthest_points(XYZ, CLOUD, torch.tensor([0, 1, 2])),
+    ),
+    (
+        "cloud order",
+        ValueError,
+        ["furthest_points: order", "2"],
+        lambda: ops.furthest_points(XYZ[:2], (PTR, PTR), torch.tensor([0, 1])),
+    ),
+    (
+        "cloud ptr",
+        ValueError,
+        ["nearest_points: ptr"],
+        lambda: ops.nearest_points(XYZ, (torch.arange(2), PTR + 1), XYZ, PTR, k=1),
+    ),
+    (
+        "query cloud",
+        ValueError,
+        ["ball_query: query_cloud", "1"],
+        lambda: ops.ball_query(XYZ, CLOUD, XYZ, PTR // 2, radius=1.0, max_neighbors=1),
+    ),
+    (
+        "query dtype",
+        TypeError,
+        ["nearest_points: queries", "float64"],
+        lambda: ops.nearest_points(XYZ, CLOUD, XYZ.double(), PTR, k=1),
+    ),
+    (
+        "no neighbours",
+        ValueError,
+        ["nearest_points: index"],
+        lambda: ops.nearest_points(XYZ, CLOUD, XYZ, PTR * 0, k=0),
     ),
     ("sums shape", ValueError, ["column_sums"], lambda: ops.column_sums(ONES, torch.ones(3, 2))),
     ("scale shape", ValueError, ["scale_shift"], lambda: ops.scale_shift(ONES, torch.ones(3))),

@@ -17,6 +17,16 @@ axis_min: int
 batch_max: int
 has_cuda: bool
 
+def ball_query(
+    xyz: Tensor,
+    order: Tensor,
+    ptr: Tensor,
+    queries: Tensor,
+    query_cloud: Tensor,
+    radius: float,
+    index: Tensor,
+    threads: int,
+) -> None: ...
 def channelwise_conv(
     feats: Tensor,
     weight: Tensor | None,
@@ -60,6 +70,14 @@ def fine_sites(
     allocate: _Allocate,
     threads: int,
 ) -> None: ...
+def furthest_points(
+    xyz: Tensor,
+    order: Tensor,
+    ptr: Tensor,
+    sample_ptr: Tensor,
+    samples: Tensor,
+    threads: int,
+) -> None: ...
 def hash_build(coords: Tensor, table: _Table, threads: int) -> None: ...
 def hash_capacity(count: int) -> int: ...
 def hash_lookup(table: _Table, coords: Tensor, found: Tensor, threads: int) -> None: ...
@@ -88,6 +106,16 @@ def max_pool_backward(
     tile_ptr: Tensor,
     tile_rows: int,
     grad_in: Tensor,
+    threads: int,
+) -> None: ...
+def nearest_points(
+    xyz: Tensor,
+    order: Tensor,
+    ptr: Tensor,
+    queries: Tensor,
+    query_cloud: Tensor,
+    index: Tensor,
+    distance: Tensor,
     threads: int,
 ) -> None: ...
 def neighbors_descend(

@@ -188,10 +188,7 @@ class Level:
     @cached_property
     def batch_ptr(self) -> tuple[Tensor, Tensor]:
         """Rows grouped by batch element: order (N,) int64 and ptr (batch_size + 1,) int64."""
-        batch = self.coords[:, 0].long()
-        counts = torch.bincount(batch, minlength=self.batch_size)
-        order = torch.argsort(batch, stable=True)
-        return order, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return ops.segments(self.coords[:, 0].long(), self.batch_size)
 
     @cached_property
     def cells(self) -> _Cells:

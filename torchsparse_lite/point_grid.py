@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Real
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -145,6 +146,12 @@ class PointGrid:
         self._known[voxels.level] = _AtLevel(rows, (order, ptr))
         return Voxelized(voxels, rows, ptr.diff())
 
+    @cached_property
+    def sites(self) -> SparseTensor:
+        """(V, 0): the occupied voxels, which :meth:`scatter` can fill with features."""
+        voxels = self.voxelize(reduce="first").voxels
+        return voxels.replace_feats(voxels.feats.new_empty((len(voxels), 0)))
+
     def rows(self, level: Level) -> Tensor:
         """(N,) int64 row of the cell of ``level`` that holds each point, -1 where there is none."""
         return self._at(level).rows
@@ -162,7 +169,8 @@ class PointGrid:
         with scope("voxelize"):
             at = self._at(x.level)
             if at.segments is None:
-                at.segments = self._segments(at.rows, len(x))
+                # The order by finest voxels serves coarser Morton levels too.
+                at.segments = ops.segments(at.rows, len(x), order=self._order)
             return x.replace_feats(ops.segment_reduce(feats, *at.segments, reduce="mean")[0])
 
     def gather(
@@ -209,17 +217,6 @@ class PointGrid:
         if level not in self._known:
             self._known[level] = _AtLevel(ops.hash_lookup(level.table, self._cells(level)))
         return self._known[level]
-
-    def _segments(self, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Points cell after cell. The order by finest voxels serves coarser Morton levels too."""
-        order = self._order
-        if order is None or bool((rows[order].diff() < 0).any()):
-            order = torch.argsort(rows, stable=True)
-        missing = int((rows < 0).sum())
-        if missing:
-            order = order[rows[order] >= 0]
-        counts = torch.bincount(rows[rows >= 0] if missing else rows, minlength=count)
-        return order, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
     def _trilinear(self, level: Level, anchor: str, *, renormalize: bool) -> tuple[Tensor, Tensor]:
         """Rows (N, 8) and weights (N, 8) of the voxels around each point."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchsparse_lite import ops
 from torchsparse_lite.coordinates import batch_size_of
 from torchsparse_lite.errors import (
     check_dtype,
@@ -19,7 +20,7 @@ from torchsparse_lite.errors import (
 from torchsparse_lite.features import Features, check_feats
 from torchsparse_lite.ops.coords import MAX_BATCH_SIZE
 
-__all__ = ["PointTensor"]
+__all__ = ["PointTensor", "check_points"]
 
 
 class PointTensor(Features):
@@ -72,6 +73,11 @@ class PointTensor(Features):
         return self.coords[:, 0].int()
 
     @property
+    def batch_ptr(self) -> tuple[Tensor, Tensor]:
+        """Rows grouped by cloud: order (N,) int64 and ptr (batch_size + 1,) int64."""
+        return ops.segments(self.batch.long(), self.batch_size)
+
+    @property
     def F(self) -> Tensor:
         """Short for ``feats``."""
         return self.feats
@@ -105,3 +111,13 @@ class PointTensor(Features):
             f"PointTensor({len(self)} points, {self.num_channels} channels, "
             f"batch_size={self.batch_size}, {self.dtype}, {self.device})"
         )
+
+
+def check_points(where: str, points: Any) -> None:
+    """Raise unless ``points`` is a PointTensor with finite coordinates."""
+    check_type(where, points, PointTensor, "Wrap them: PointTensor(feats, coords).")
+    is_finite = points.xyz.isfinite().all(1)
+    if not bool(is_finite.all()):
+        row = int(is_finite.int().argmin())
+        remedy = "Drop such points first, for example with torch.isfinite."
+        refuse(where, "finite", f"{points.xyz[row].tolist()} in row {row}", remedy)

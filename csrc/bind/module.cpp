@@ -43,4 +43,5 @@ PYBIND11_MODULE(_C, module) {
   tsl::bind::register_neighbors(module);
   tsl::bind::register_sparse_conv(module);
   tsl::bind::register_reduce(module);
+  tsl::bind::register_point_search(module);
 }

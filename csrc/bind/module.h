@@ -11,5 +11,6 @@ void register_hash_table(pybind11::module_& module);
 void register_neighbors(pybind11::module_& module);
 void register_sparse_conv(pybind11::module_& module);
 void register_reduce(pybind11::module_& module);
+void register_point_search(pybind11::module_& module);
 
 }  // namespace tsl::bind

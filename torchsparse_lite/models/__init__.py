@@ -8,29 +8,45 @@ from torchsparse_lite.models.bev_encoder import (
     EncoderStage,
     bev_encoder,
 )
-from torchsparse_lite.models.blocks import ResidualBlock, conv_norm, conv_norm_relu
+from torchsparse_lite.models.blocks import ResidualBlock
 from torchsparse_lite.models.minkunet import PRESETS, MinkUNet, Stage, UNetShape, minkunet
 from torchsparse_lite.models.profile import LayerProfile, Profile, profile
+from torchsparse_lite.models.pvcnn import PVCNN, PVCNNPlusPlus, pvcnn
+from torchsparse_lite.models.pvcnn_shape import (
+    PVCNN_PRESETS,
+    Abstraction,
+    Propagation,
+    PVCNNPlusPlusShape,
+    PVCNNShape,
+    PVStage,
+)
 from torchsparse_lite.models.spvcnn import SPVCNN, OnPoints, spvcnn
 
 __all__ = [
     "ENCODERS",
     "PRESETS",
+    "PVCNN",
+    "PVCNN_PRESETS",
     "SPVCNN",
+    "Abstraction",
     "BEVEncoder",
     "EncoderShape",
     "EncoderStage",
     "LayerProfile",
     "MinkUNet",
     "OnPoints",
+    "PVCNNPlusPlus",
+    "PVCNNPlusPlusShape",
+    "PVCNNShape",
+    "PVStage",
     "Profile",
+    "Propagation",
     "ResidualBlock",
     "Stage",
     "UNetShape",
     "bev_encoder",
-    "conv_norm",
-    "conv_norm_relu",
     "minkunet",
     "profile",
+    "pvcnn",
     "spvcnn",
 ]

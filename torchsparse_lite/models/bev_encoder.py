@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torchsparse_lite import nn as spnn
 from torchsparse_lite.errors import Triple, check_choice, refuse, triple
 from torchsparse_lite.kernel_map import ConvGeometry
-from torchsparse_lite.models.blocks import ResidualBlock, conv_norm_relu
+from torchsparse_lite.models.blocks import ResidualBlock
+from torchsparse_lite.nn.compose import conv_norm_relu
 from torchsparse_lite.tensor import SparseTensor, check_sparse
 
 __all__ = ["ENCODERS", "BEVEncoder", "EncoderShape", "EncoderStage", "bev_encoder"]

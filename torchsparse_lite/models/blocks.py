@@ -1,57 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""What the networks are built from: convolution with norm and ReLU, and the residual block."""
+"""The residual block that the networks are built from."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from torchsparse_lite import nn as spnn
-from torchsparse_lite.nn.conv import Conv3d
-from torchsparse_lite.nn.window import Size
+from torchsparse_lite.nn.compose import conv_norm, conv_norm_relu
 from torchsparse_lite.tensor import SparseTensor
 
-__all__ = ["ResidualBlock", "conv_norm", "conv_norm_relu"]
-
-
-def conv_norm(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: Size = 3,
-    *,
-    stride: Size = 1,
-    padding: Size | None = None,
-    up: bool = False,
-) -> spnn.Sequential:
-    """Convolution without bias, then batch norm.
-
-    Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        kernel_size: taps per axis.
-        stride: fine cells per coarse cell.
-        padding: as for :class:`~torchsparse_lite.nn.Conv3d`.
-        up: transposed, onto the finer cells that the input was made from.
-    """
-    conv = Conv3d(
-        in_channels, out_channels, kernel_size, stride, padding, bias=False, transposed=up
-    )
-    return spnn.Sequential(conv, spnn.BatchNorm(out_channels))
-
-
-def conv_norm_relu(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: Size = 3,
-    *,
-    stride: Size = 1,
-    padding: Size | None = None,
-    up: bool = False,
-) -> spnn.Sequential:
-    """:func:`conv_norm`, then ReLU."""
-    layers = conv_norm(
-        in_channels, out_channels, kernel_size, stride=stride, padding=padding, up=up
-    )
-    return spnn.Sequential(*layers, spnn.ReLU())
+__all__ = ["ResidualBlock"]
 
 
 class ResidualBlock(nn.Module):

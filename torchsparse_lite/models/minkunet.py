@@ -11,7 +11,8 @@ from torch import nn
 
 from torchsparse_lite import nn as spnn
 from torchsparse_lite.errors import check_choice, refuse
-from torchsparse_lite.models.blocks import ResidualBlock, conv_norm_relu
+from torchsparse_lite.models.blocks import ResidualBlock
+from torchsparse_lite.nn.compose import conv_norm_relu
 from torchsparse_lite.tensor import SparseTensor, cat
 
 __all__ = ["PRESETS", "MinkUNet", "Stage", "UNetShape", "minkunet"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchsparse_lite import nn as spnn
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.models.minkunet import PRESETS, MinkUNet, UNetShape
+from torchsparse_lite.nn.compose import shared_mlp
 from torchsparse_lite.point_grid import PointGrid
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.tensor import SparseTensor
@@ -65,10 +66,7 @@ class SPVCNN(nn.Module):
             )
         self.unet = MinkUNet(in_channels, 0, shape)
         widths = [shape.channels[stage] for stage in self.meetings]
-        self.points = nn.ModuleList(
-            spnn.Sequential(spnn.Linear(a, b), spnn.BatchNorm(b), spnn.ReLU())
-            for a, b in pairwise(widths)
-        )
+        self.points = nn.ModuleList(shared_mlp(a, b) for a, b in pairwise(widths))
         self.dropout = spnn.Dropout(dropout)
         self.classifier = spnn.Linear(widths[-1], num_classes)
 

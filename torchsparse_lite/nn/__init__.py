@@ -24,11 +24,14 @@ from torchsparse_lite.nn.activation import (
     Softplus,
     Tanh,
 )
+from torchsparse_lite.nn.compose import conv_norm, conv_norm_relu, shared_mlp
 from torchsparse_lite.nn.container import Sequential
 from torchsparse_lite.nn.conv import Conv3d
 from torchsparse_lite.nn.fuse import ConvReLU, fold_batch_norm, fuse
 from torchsparse_lite.nn.linear import Linear
 from torchsparse_lite.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, SyncBatchNorm
+from torchsparse_lite.nn.point_set import FeaturePropagation, SetAbstraction
+from torchsparse_lite.nn.point_voxel import PVConv, SPVConv, SqueezeExcitation
 from torchsparse_lite.nn.pooling import (
     AvgPool3d,
     GlobalAvgPool,
@@ -48,6 +51,7 @@ __all__ = [
     "Conv3d",
     "ConvReLU",
     "Dropout",
+    "FeaturePropagation",
     "GlobalAvgPool",
     "GlobalMaxPool",
     "GlobalSumPool",
@@ -62,18 +66,25 @@ __all__ = [
     "MaxPool3d",
     "Mish",
     "PReLU",
+    "PVConv",
     "ReLU",
     "ReLU6",
+    "SPVConv",
     "Sequential",
+    "SetAbstraction",
     "SiLU",
     "Sigmoid",
     "Softplus",
+    "SqueezeExcitation",
     "SumPool3d",
     "SyncBatchNorm",
     "Tanh",
     "Unpool3d",
     "Upsample",
+    "conv_norm",
+    "conv_norm_relu",
     "fold_batch_norm",
     "functional",
     "fuse",
+    "shared_mlp",
 ]

@@ -21,27 +21,32 @@ from torchsparse_lite.ops.neighbors import (
     tile_pairs,
     transpose_pairs,
 )
-from torchsparse_lite.ops.segment_reduce import segment_reduce
+from torchsparse_lite.ops.point_search import ball_query, furthest_points, nearest_points
+from torchsparse_lite.ops.segment_reduce import segment_reduce, segments
 from torchsparse_lite.ops.sparse_conv import sparse_conv, sparse_conv_weight_grad
 from torchsparse_lite.ops.sparse_pool import sparse_max_pool, sparse_sum_pool
 
 __all__ = [
+    "ball_query",
     "batch_norm",
     "coarse_sites",
     "coarsen",
     "column_sums",
     "extent",
     "fine_sites",
+    "furthest_points",
     "hash_build",
     "hash_lookup",
     "interpolate",
     "is_morton_ordered",
+    "nearest_points",
     "neighbors_descend",
     "neighbors_search",
     "pairs_by_tap",
     "quantize",
     "scale_shift",
     "segment_reduce",
+    "segments",
     "sparse_conv",
     "sparse_conv_weight_grad",
     "sparse_max_pool",

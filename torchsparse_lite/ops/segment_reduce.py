@@ -13,7 +13,7 @@ from torchsparse_lite.errors import check_choice
 from torchsparse_lite.ops.registry import Autograd, define_op
 from torchsparse_lite.ops.widen import sum_dtype, widened
 
-__all__ = ["segment_reduce"]
+__all__ = ["segment_reduce", "segments"]
 
 _REDUCTIONS = ("sum", "mean", "max")
 
@@ -66,6 +66,30 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
         grad = (wide / counts.clamp_min(1).unsqueeze(1)).to(grad.dtype)
     segment = torch.repeat_interleave(counts, output_size=order.shape[0])
     return grad_feats.index_copy(0, order, grad.index_select(0, segment)), None, None, None
+
+
+def segments(segment: Tensor, count: int, *, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Rows grouped by segment, as :func:`segment_reduce` takes them.
+
+    Args:
+        segment: (N,) int64 in [0, count), or -1 for a row that belongs to none.
+        count: number of segments.
+        order: (N,) int64, a grouping of all rows that is tried before sorting; by default the rows
+            as they come.
+
+    Returns:
+        order (M,) int64, the rows segment after segment (as they come inside one, without
+        ``order``), and ptr (count + 1,) int64.
+    """
+    if order is None:
+        order = torch.arange(segment.shape[0], device=segment.device)
+    if bool((segment[order].diff() < 0).any()):
+        order = torch.argsort(segment, stable=True)
+    missing = int((segment < 0).sum())
+    if missing:
+        order = order[segment[order] >= 0]
+    counts = torch.bincount(segment[segment >= 0] if missing else segment, minlength=count)
+    return order, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 _segment_reduce = define_op(
