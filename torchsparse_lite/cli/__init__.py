@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from torchsparse_lite.errors import needs_extra
+
 __all__ = ["main"]
 
 _COMMANDS = {
@@ -20,6 +22,8 @@ _COMMANDS = {
     "doctor": ("doctor", "say what this machine and this installation have"),
 }
 """Module with a function of the command's name, and what it does."""
+_PACKAGES = {"training": ("lightning", "torchmetrics", "jsonargparse", "tensorboard")}
+"""What a module imports of the extra ``train``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,9 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="tsl command --help")
     options = parser.parse_args(arguments)
-    module = import_module(f"torchsparse_lite.cli.{_COMMANDS[options.command][0]}")
-    run: Callable[[list[str]], None] = getattr(module, options.command)
+    name = _COMMANDS[options.command][0]
     try:
+        for package in _PACKAGES.get(name, ()):
+            needs_extra(f"tsl {options.command}", package, "train")
+        module = import_module(f"torchsparse_lite.cli.{name}")
+        run: Callable[[list[str]], None] = getattr(module, options.command)
         run(options.rest)
     except KeyboardInterrupt:
         sys.stderr.write(f"tsl {options.command}: stopped\n")

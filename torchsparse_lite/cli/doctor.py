@@ -7,10 +7,10 @@ import argparse
 import os
 import platform
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, metadata, version
 
 import torch
-from packaging.requirements import Requirement
 
 from torchsparse_lite import nn
 from torchsparse_lite._native import has_cuda, simd_kernels
@@ -57,8 +57,9 @@ def _extras() -> Iterator[tuple[str, str]]:
     """For each extra that users install: complete, or what is missing and how to get it."""
     try:
         about = metadata("torchsparse_lite")
-    except PackageNotFoundError:
-        yield "extras", "not installed with pip, so unknown"
+        import_module("packaging")
+    except (PackageNotFoundError, ModuleNotFoundError) as problem:
+        yield "extras", f"unknown without {problem.name}"
         return
     for extra in about.get_all("Provides-Extra") or ():
         missing = sorted(set(_missing(extra)))
@@ -69,8 +70,9 @@ def _extras() -> Iterator[tuple[str, str]]:
 def _missing(extra: str) -> Iterator[str]:
     """Names of the packages of an extra that are not installed."""
     about = metadata("torchsparse_lite")
+    requirement_of = import_module("packaging.requirements").Requirement
     for line in about.get_all("Requires-Dist") or ():
-        requirement = Requirement(line)
+        requirement = requirement_of(line)
         marker = requirement.marker
         if (
             marker is None
