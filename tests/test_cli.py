@@ -292,6 +292,16 @@ def test_a_damaged_checkpoint(tmp_path, scans, config, capsys):
     assert "must be the folder of a run, with config.yaml" in capsys.readouterr().err
 
 
+def test_validation_needs_scans(tmp_path, scans, config, capsys):
+    run = tmp_path / "run"
+    more = ("--trainer.max_epochs=1", "--data.val=[]")
+    assert cli.main(train_arguments(config, scans, run, *more)) == 0
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert cli.main(["validate", "--run", str(run)]) == 1
+    assert "validate: data.val must be at least one data set" in capsys.readouterr().err
+    assert cli.main(["validate", "--run", str(run), "--data.val", "[{sequences: [8]}]"]) == 0
+
+
 def test_recipes_are_configs_by_name(capsys):
     for recipe in ("modern", "spvnas"):
         with pytest.raises(SystemExit) as exit_:

@@ -230,6 +230,9 @@ class _Validate(_OfTrained):
     description = "Scores of a trained network on the scans of data.val, class by class."
 
     def run(self) -> None:
+        if not self.datamodule.val:
+            remedy = "Give scans with labels: --data.val '[{split: val}]'."
+            refuse("validate: data.val", "at least one data set", "none", remedy)
         self.load_trained()
         keep_host_memory()
         self.trainer.validate(self.model, self.datamodule, verbose=False)
