@@ -111,6 +111,17 @@ def test_spvcnn_scores_points_and_learns():
     assert all(p.grad is not None for p in model.parameters())
 
 
+def test_a_norm_in_front_brings_inputs_to_one_scale():
+    """In training the scores do not depend on the units of the features."""
+    points = points_of()
+    other = points.replace_feats(points.feats * torch.tensor([100.0, 20.0, 1.0, 7.0]) + 3.0)
+    for normalize in (True, False):
+        torch.manual_seed(0)
+        model = models.SPVCNN(4, 3, TINY, voxel_size=0.1, dropout=0.0, normalize=normalize)
+        is_same = torch.allclose(model(points), model(other), atol=1e-2)
+        assert is_same is normalize
+
+
 def test_spvcnn_is_the_u_net_plus_three_layers():
     model = models.spvcnn(width=0.5)
     unet = models.minkunet(width=0.5)

@@ -35,6 +35,8 @@ class SPVCNN(nn.Module):
             last one, which gives the scores. By default after the stem, the encoder and, counted
             from the last, every second stage of the decoder.
         dropout: probability at meetings behind the encoder.
+        normalize: put a batch norm in front, which brings metres and remissions to one scale. The
+            released networks do without, and take long to see the remission.
 
     Source: Tang et al., "Searching Efficient 3D Architectures with Sparse Point-Voxel Convolution",
     ECCV 2020.
@@ -49,6 +51,7 @@ class SPVCNN(nn.Module):
         voxel_size: float | Sequence[float] = 0.05,
         meetings: Sequence[int] | None = None,
         dropout: float = 0.3,
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         half, last = len(shape.down), len(shape.down) + len(shape.up)
@@ -64,6 +67,7 @@ class SPVCNN(nn.Module):
                 self.meetings,
                 "Scores come from the points after the last stage.",
             )
+        self.input: nn.Module = spnn.BatchNorm(in_channels) if normalize else nn.Identity()
         self.unet = MinkUNet(in_channels, 0, shape)
         widths = [shape.channels[stage] for stage in self.meetings]
         self.points = nn.ModuleList(shared_mlp(a, b) for a, b in pairwise(widths))
@@ -79,6 +83,7 @@ class SPVCNN(nn.Module):
         Returns:
             (N, num_classes).
         """
+        points = self.input(points)
         grid = PointGrid(points, self.voxel_size)
         half = len(self.unet.down)
         z = points
@@ -128,7 +133,15 @@ def spvcnn(
     width: float = 1.0,
     voxel_size: float | Sequence[float] = 0.05,
     dropout: float = 0.3,
+    normalize: bool = False,
 ) -> SPVCNN:
     """An :class:`SPVCNN` by the name of its U-Net, see :meth:`UNetShape.preset`."""
     shape = UNetShape.preset(preset, width)
-    return SPVCNN(in_channels, num_classes, shape, voxel_size=voxel_size, dropout=dropout)
+    return SPVCNN(
+        in_channels,
+        num_classes,
+        shape,
+        voxel_size=voxel_size,
+        dropout=dropout,
+        normalize=normalize,
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
 
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 
 __all__ = ["STAGES", "StageTimes", "latency_table", "time_stages"]
 
@@ -51,12 +51,13 @@ def time_stages(
     Returns:
         Its result, and the times.
     """
-    with profile(activities=[ProfilerActivity.CPU]) as trace:
+    # Without kineto, whose trace points write lines to stderr in torch 2.13.
+    with profile(use_kineto=False) as trace:
         start = time.perf_counter()
         result = function()
         total = (time.perf_counter() - start) * 1e3
     inside = dict.fromkeys(_SCOPES, 0.0)
-    for event in trace.events() or ():
+    for event in trace.function_events or ():
         stage = event.name.removeprefix("tsl.")
         parent = event.cpu_parent
         if stage in inside and event.name != stage and not _is_scope(parent):
