@@ -32,7 +32,16 @@ _FRAMES = [f"00/{frame:06d}" for frame in range(6)]  # the last three have label
 _RANGE_FRAMES = [f"00/{frame:06d}" for frame in (8, 12, 16, 20)]  # nearest points of range images
 _STREETS = [str(number) for number in range(22, 82)]  # beyond the sequences of the data set
 _VOXEL = "--model.network.init_args.voxel_size"
-_VIEWS = 4
+_TRANSFORMS = [
+    {
+        "class_path": "torchsparse_lite.data.RotateZ",
+        "init_args": {"low_rad": -0.1, "high_rad": 0.1},
+    },
+    {"class_path": "torchsparse_lite.data.Flip"},
+    {"class_path": "torchsparse_lite.data.Scale", "init_args": {"low": 0.9, "high": 1.1}},
+]
+_FINER = (f"{_VOXEL}=0.1", f"--data.transforms={json.dumps(_TRANSFORMS)}")
+"""Voxels of 10 cm, all points of a scan."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,10 +87,11 @@ def _data() -> Path:
 def _overfit(data: Path, runs: Path) -> list[dict[str, Any]]:
     root = data / "semantickitti"
     whole = {"root": str(root), "files": _FRAMES[:1]}
-    more = (f"{_VOXEL}=0.05", "--data.transforms=[]", "--trainer.max_epochs=4")
+    plain = ("--data.transforms=[]", "--data.mix=[]")
+    more = (f"{_VOXEL}=0.05", *plain, "--trainer.max_epochs=4")
     run = runs / "overfit"
-    seconds = _train(run, [{**whole, "repeats": 40}], whole, *more)
-    return [_scores("the scan itself", run, whole, seconds, views=1)]
+    seconds = _train(run, [{**whole, "repeats": 40}], *more)
+    return [_scores("the scan itself", run, whole, seconds)]
 
 
 def _neighbor(data: Path, runs: Path) -> list[dict[str, Any]]:
@@ -89,8 +99,8 @@ def _neighbor(data: Path, runs: Path) -> list[dict[str, Any]]:
     around = {"root": root, "files": [_FRAMES[0], _FRAMES[2]], "repeats": 20}
     between = {"root": root, "files": [_FRAMES[1]]}
     run = runs / "neighbor"
-    seconds = _train(run, [around], between, f"{_VOXEL}=0.1", "--trainer.max_epochs=5")
-    return [_scores("frames before and after", run, between, seconds, views=1)]
+    seconds = _train(run, [around], *_FINER, "--trainer.max_epochs=5")
+    return [_scores("frames before and after", run, between, seconds)]
 
 
 def _far(data: Path, runs: Path) -> list[dict[str, Any]]:
@@ -108,13 +118,13 @@ def _far(data: Path, runs: Path) -> list[dict[str, Any]]:
 
     before = runs / "far_streets"
     spent = time.monotonic() - start
-    spent += _train(before, [simulated], None, f"{_VOXEL}=0.1", "--trainer.max_epochs=3")
+    spent += _train(before, [simulated], *_FINER, "--trainer.max_epochs=3")
     init = f"--init={before / 'checkpoints' / 'last.ckpt'}"
     after = runs / "far_streets_then_real"
     gentle = ("--model.learning_rate=0.002", "--trainer.max_epochs=2")
-    seconds = _train(after, [*real, some], None, f"{_VOXEL}=0.1", *gentle, init)
+    seconds = _train(after, [*real, some], *_FINER, *gentle, init)
     alone = runs / "far_real"
-    real_seconds = _train(alone, real, None, f"{_VOXEL}=0.1", "--trainer.max_epochs=2")
+    real_seconds = _train(alone, real, *_FINER, "--trainer.max_epochs=2")
     return [
         _scores("simulated streets alone", before, test, spent),
         _scores("real frames alone", alone, test, real_seconds),
@@ -122,17 +132,15 @@ def _far(data: Path, runs: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _train(run: Path, train: list[dict[str, Any]], val: dict[str, Any] | None, *more: str) -> float:
+def _train(run: Path, train: list[dict[str, Any]], *more: str) -> float:
     """Seconds that the training took, in this or, where it was stopped, in all attempts so far."""
     clock = run / "seconds.json"
     before = json.loads(clock.read_text()) if clock.is_file() else 0.0
-    validation = json.dumps([] if val is None else [val])
     start = time.monotonic()
     _call(
         [
             *("train", "--run", str(run), "--resume", "--config", "small"),
-            *("--data.train", json.dumps(train), "--data.val", validation),
-            "--trainer.check_val_every_n_epoch=1000",
+            *("--data.train", json.dumps(train), "--data.val", "[]"),
             *more,
         ]
     )
@@ -141,14 +149,10 @@ def _train(run: Path, train: list[dict[str, Any]], val: dict[str, Any] | None, *
     return seconds
 
 
-def _scores(
-    what: str, run: Path, test: dict[str, Any], seconds: float, *, views: int = _VIEWS
-) -> dict[str, Any]:
-    last = run / "checkpoints" / "last.ckpt"
-    chosen = [f"--model.views={views}", f"--checkpoint={last}"]
-    _call(["validate", "--run", str(run), "--data.val", json.dumps([test]), *chosen])
+def _scores(what: str, run: Path, test: dict[str, Any], seconds: float) -> dict[str, Any]:
+    _call(["validate", "--run", str(run), "--data.val", json.dumps([test])])
     scores = json.loads((run / "scores.json").read_text())
-    return {"what": what, "minutes": round(seconds / 60, 1), "views": views, **scores}
+    return {"what": what, "minutes": round(seconds / 60, 1), **scores}
 
 
 def _call(arguments: list[str]) -> None:

@@ -34,11 +34,9 @@ def main() -> None:
     tsl("simulate", STREETS, "--frames", FRAMES, "--interval", 2, "--sequences", *TRAIN, *UNSEEN)
     tsl(
         *("train", "--config", "small", "--run", RUN, "--resume", "--data.root", STREETS),
-        *("--data.train", json.dumps(train), "--data.val", json.dumps(unseen)),
-        "--trainer.check_val_every_n_epoch=3",
-        "--trainer.max_epochs=3",
+        *("--data.train", json.dumps(train), "--data.val", "[]"),
     )
-    tsl("validate", "--run", RUN)
+    tsl("validate", "--run", RUN, "--data.val", json.dumps(unseen))
     tsl("predict", "--run", RUN, "--data.predict", json.dumps([{"sequences": UNSEEN[:1]}]))
     pictures = [draw(UNSEEN[0], f"{frame:06d}") for frame in (0, FRAMES - 1)]
     scores = json.loads((RUN / "scores.json").read_text())
@@ -47,7 +45,7 @@ Mean IoU {scores["miou"]:.3f} over {len(scores["iou"])} classes, accuracy {score
 on {len(UNSEEN) * FRAMES} scans of streets that were not trained on.
 
 streets       {STREETS}
-network       {RUN / "checkpoints" / "best.ckpt"}, its settings in {RUN / "config.yaml"}
+network       {RUN / "checkpoints" / "last.ckpt"}, its settings in {RUN / "config.yaml"}
 scores        {RUN / "scores.json"}
 learning      tensorboard --logdir {RUN / "log"}
 predictions   {RUN / "predictions"}

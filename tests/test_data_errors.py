@@ -353,6 +353,7 @@ def table(*rows):
     ("jitter", ValueError, ["[0.2, 0.1]"], lambda: data.Jitter(0.2, 0.1)),
     ("drop", ValueError, ["max_fraction"], lambda: data.DropPoints(1.5)),
     ("limit", ValueError, ["at least 1"], lambda: data.LimitPoints(0)),
+    ("grid", ValueError, ["size_m must be above 0"], lambda: data.GridSample(0.0)),
     ("crop", ValueError, ["[5, 1]"], lambda: data.RangeCrop(5, 1)),
     ("areas", ValueError, ["num_areas", "(1,)"], lambda: data.LaserMix((1,))),
     ("inclination", ValueError, ["low_rad"], lambda: data.LaserMix(low_rad=1.0)),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,7 @@ ALL = [
     data.LimitPoints(30),
     data.RangeCrop(1.0, 8.0),
     data.spvnas_transforms(),
+    data.GridSample(0.5),
 ]
 KEEP_COUNT = [*ALL[:4], ALL[7]]
 MOVE_RIGIDLY = [*ALL[:3], ALL[7]]  # the world points stay
@@ -146,6 +148,29 @@ def test_point_drop_and_limit():
     assert len(limited) == 700
     rows = np.round(limited.colors[:, 0] * 255).astype(int)
     assert (np.diff(rows) > 0).all()  # order stays, no point twice
+
+
+@given(seed=SEEDS, size=st.sampled_from([0.3, 2.0, 7.0]))
+def test_grid_sample_keeps_one_point_of_each_cell(seed, size):
+    scan = scan_of(seed)
+    kept = data.GridSample(size)(scan, rng_of(seed))
+
+    def cells(xyz):
+        return {tuple(cell) for cell in np.floor(xyz / np.float32(size)).astype(int).tolist()}
+
+    assert cells(kept.xyz) == cells(scan.xyz)
+    assert len(kept) == len(cells(scan.xyz))
+    rows = np.round(kept.colors[:, 0] * 255).astype(int)
+    assert (np.diff(rows) > 0).all()
+
+
+def test_grid_sample_draws_among_the_points_of_a_cell():
+    scan = scan_of(1, 10)
+    one_cell = dataclasses.replace(scan, xyz=scan.xyz + np.float32(20))
+    drawn = [float(data.GridSample(50.0)(one_cell, rng_of(k)).colors[0, 0]) for k in range(300)]
+    _, counts = np.unique(drawn, return_counts=True)
+    assert len(counts) == 10
+    assert counts.min() > 10
 
 
 # ---- take, concat
