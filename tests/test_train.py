@@ -19,7 +19,7 @@ pytest.importorskip("lightning", reason="the extra train is not installed")
 
 import lightning.pytorch as pl
 
-from torchsparse_lite.data import IGNORE, JoinedScans, RotateZ, SemanticKITTI
+from torchsparse_lite.data import IGNORE, JoinedScans, RotateZ, SemanticKITTI, load_card
 from torchsparse_lite.train.checkpoint import WholeFileCheckpointIO
 from torchsparse_lite.train.losses import SegmentationLoss, lovasz_softmax
 from torchsparse_lite.train.metrics import confusion_matrix, iou_of
@@ -228,6 +228,15 @@ def test_scans_are_joined_and_repeated(tmp_path):
     ]
     with pytest.raises(ValueError, match="ScanData: predict must be at least one data set"):
         data.predict_dataloader()
+
+
+def test_classes_are_those_of_the_first_source(tmp_path):
+    assert scan_data(tmp_path).num_classes == 19
+    assert ScanData(train=[], val=[], dataset="s3dis").num_classes == 13
+    assert ScanData(train=[{"dataset": "pandaset"}]).classes == load_card("pandaset").classes
+    assert ScanData(train=[{"card": "ika_11", "files": []}]).num_classes == 11
+    with pytest.raises(ValueError, match="ScanData: dataset must be one of semantickitti"):
+        _ = ScanData(train=[{"dataset": "kitti"}]).card
 
 
 def test_repeats_are_augmented_anew_and_epochs_too(tmp_path):

@@ -100,11 +100,13 @@ class ScanData(LightningDataModule):
 
     @property
     def card(self) -> Card:
-        """Of the first data set that is given as such, or else of ``dataset``."""
-        for source in (*self.train, *self.val, *self.predict):
-            if isinstance(source, ScanDataset):
-                return source.card
-        return load_card(DATASETS[self.dataset].card)
+        """Of the first source."""
+        first = next(iter((*self.train, *self.val, *self.predict)), {})
+        if isinstance(first, ScanDataset):
+            return first.card
+        name = first.get("dataset", self.dataset)
+        check_choice("ScanData: dataset", name, DATASETS)
+        return load_card(first.get("card") or DATASETS[name].card)
 
     @property
     def classes(self) -> list[str]:
