@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What networks learn from the few real scans at hand: ``python -m benchmarks.real_scans``.
 
-Three tests, each ``tsl train`` and ``tsl validate`` with the recipe ``small``, nothing else:
+Three tests, each ``tsl train`` and ``tsl validate``. The recipe is ``small`` with finer voxels and
+all points of a scan; the commands are printed.
 
 overfit    train and test on 00/000000, voxels of 5 cm
 neighbor   train on 00/000000 and 00/000002, test on 00/000001
@@ -111,13 +112,11 @@ def _far(data: Path, runs: Path) -> list[dict[str, Any]]:
     test = {"root": str(data / "semantickitti"), "files": ["08/000000"]}
     streets = runs / "streets"
     arguments = ["simulate", str(streets), "--frames", "6", "--interval", "2"]
-    start = time.monotonic()
-    _call([*arguments, "--sequences", *_STREETS])
+    spent = _timed(streets, [*arguments, "--sequences", *_STREETS])
     simulated = {"root": str(streets), "sequences": _STREETS, "has_labels": True}
     some = {"root": str(streets), "sequences": _STREETS[::2], "has_labels": True}
 
     before = runs / "far_streets"
-    spent = time.monotonic() - start
     spent += _train(before, [simulated], *_FINER, "--trainer.max_epochs=3")
     init = f"--init={before / 'checkpoints' / 'last.ckpt'}"
     after = runs / "far_streets_then_real"
@@ -133,20 +132,27 @@ def _far(data: Path, runs: Path) -> list[dict[str, Any]]:
 
 
 def _train(run: Path, train: list[dict[str, Any]], *more: str) -> float:
-    """Seconds that the training took, in this or, where it was stopped, in all attempts so far."""
-    clock = run / "seconds.json"
-    before = json.loads(clock.read_text()) if clock.is_file() else 0.0
-    start = time.monotonic()
-    _call(
+    """Seconds that the training took."""
+    return _timed(
+        run,
         [
             *("train", "--run", str(run), "--resume", "--config", "small"),
             *("--data.train", json.dumps(train), "--data.val", "[]"),
             *more,
-        ]
+        ],
     )
-    seconds = before + time.monotonic() - start
-    clock.write_text(json.dumps(seconds))
-    return seconds
+
+
+def _timed(folder: Path, arguments: list[str]) -> float:
+    """Run a command; seconds from its first start to its end, breaks between attempts included."""
+    clock = folder.with_name(f"{folder.name}.clock.json")
+    times = json.loads(clock.read_text()) if clock.is_file() else {"start": time.time()}
+    clock.parent.mkdir(parents=True, exist_ok=True)
+    clock.write_text(json.dumps(times))
+    _call(arguments)
+    times.setdefault("end", time.time())
+    clock.write_text(json.dumps(times))
+    return float(times["end"] - times["start"])
 
 
 def _scores(what: str, run: Path, test: dict[str, Any], seconds: float) -> dict[str, Any]:

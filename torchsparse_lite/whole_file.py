@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 
 __all__ = ["write_whole"]
@@ -21,14 +20,28 @@ def write_whole(path: Path, content: bytes | memoryview, *, sync: bool = True) -
     Raises:
         OSError: it could not be written; nothing is left behind, and an earlier file is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    # One name per file: what a killed process leaves is overwritten by the next.
+    temporary = path.with_name(f".{path.name}.part")
     try:
-        with temporary.open("xb") as stream:
+        with temporary.open("wb") as stream:
             stream.write(content)
             stream.flush()
             if sync:
                 os.fsync(stream.fileno())
         os.replace(temporary, path)
+        if sync:
+            _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the new name on the disk too, where folders can be synchronized."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

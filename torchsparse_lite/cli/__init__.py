@@ -56,7 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except argparse.ArgumentError as error:
         sys.stderr.write(f"tsl {options.command}: {error}\n")
         return 2
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
+    except SystemExit as exit_:
+        if exit_.code != 1:  # that of --help, or of wrong arguments
+            raise
+        sys.stderr.write(f"tsl {options.command}: stopped\n")  # how Lightning answers Ctrl-C
+        return 130
+    except Exception as error:
         if options.debug:
             raise
         sys.stderr.write(f"tsl {options.command}: {_in_short(error)}\n")

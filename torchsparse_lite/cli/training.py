@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import warnings
+from argparse import SUPPRESS
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,8 +17,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from torchsparse_lite.compat import load_weights
-from torchsparse_lite.errors import refuse
+from torchsparse_lite.compat import load_weights, read_weights
+from torchsparse_lite.errors import needs_extra, refuse
 from torchsparse_lite.host_memory import keep_host_memory
 from torchsparse_lite.train.checkpoint import WholeFileCheckpointIO
 from torchsparse_lite.train.module import Segmentation
@@ -25,6 +26,7 @@ from torchsparse_lite.train.predictions import WritePredictions
 from torchsparse_lite.train.scans import ScanData
 from torchsparse_lite.train.stages import latency_table
 from torchsparse_lite.train.sync import SyncNorms
+from torchsparse_lite.whole_file import write_whole
 
 __all__ = ["predict", "train", "validate"]
 
@@ -92,6 +94,8 @@ class _Command(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", default=_RUN, help="folder of the run")
+        help_ = "checkpoint or file of weights to begin with" if self.name == "train" else SUPPRESS
+        parser.add_argument("--init", type=str | None, default=None, help=help_)
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -119,7 +123,9 @@ class _Command(LightningCLI):
 
     def load(self, path: str | Path) -> None:
         """Weights of the network, out of a checkpoint or a file of a bare network."""
-        load_weights(self.model.network, path, rename=[(r"^network\.", "")])
+        weights = read_weights(path)
+        is_bare = weights.keys() == self.model.network.state_dict().keys()
+        load_weights(self.model.network, weights, rename=[] if is_bare else [(r"^network\.", "")])
 
     def report(self) -> None:
         """Print the scores, and write them down beside the run."""
@@ -129,7 +135,8 @@ class _Command(LightningCLI):
         print(scores.table(self.model.classes))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "scores.json"
-        path.write_text(json.dumps(scores.as_dict(self.model.classes), indent=2) + "\n")
+        text = json.dumps(scores.as_dict(self.model.classes), indent=2) + "\n"
+        write_whole(path, text.encode())
         print(f"written to {path}")
 
 
@@ -152,9 +159,6 @@ class _Train(_Command):
             action="store_true",
             help="go on from the run's last checkpoint, by default with its config",
         )
-        parser.add_argument(
-            "--init", type=str | None, default=None, help="checkpoint or weights to begin with"
-        )
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         if self.config_init["trainer"]["logger"] is None:
@@ -169,7 +173,7 @@ class _Train(_Command):
         )
         if not self.datamodule.val:
             return [last]
-        best = ModelCheckpoint(
+        best = _Best(
             folder, filename="best", monitor="val/miou", mode="max", enable_version_counter=False
         )
         return [best, last]
@@ -185,22 +189,49 @@ class _Train(_Command):
                 "one with a checkpoint",
                 "Go on from it with --resume, or give another --run.",
             )
-        if self.config["init"] and last is None:
+        if last is not None:
+            self._check_config()
+        elif self.config["init"]:
             self.load(self.config["init"])
-        if self.trainer.is_global_zero:
-            self._save_config()
+        if self.trainer.is_global_zero and last is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self.folder / _CONFIG, self._config_text().encode())
         keep_host_memory()
         self.trainer.fit(self.model, self.datamodule, ckpt_path=last, weights_only=True)
         self.report()
 
-    def _save_config(self) -> None:
-        """All that it takes to make the same network again."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def _config_text(self) -> str:
+        """All that it takes to make the same network again, and to begin again."""
         config = self.config.clone()
-        for key in ("config", "run", "resume", "init"):
+        for key in ("config", "run", "resume"):
             config.pop(key, None)
-        path = self.folder / _CONFIG
-        self.parser.save(config, path, skip_none=False, overwrite=True, multifile=False)
+        return str(self.parser.dump(config, skip_none=False, format="yaml"))
+
+    def _check_config(self) -> None:
+        """Raise unless the run that goes on is the one that was begun."""
+        load = needs_extra("tsl train", "yaml", "train").safe_load
+        begun, given = load((self.folder / _CONFIG).read_text()), load(self._config_text())
+        free = {"data": ("root", "val", "predict", "workers")}
+        changed = [
+            f"{part}.{key}"
+            for part in ("model", "data")
+            for key in {**begun[part], **given[part]}
+            if begun[part].get(key) != given[part].get(key) and key not in free.get(part, ())
+        ]
+        if changed:
+            refuse(
+                f"train: {' and '.join(changed)}",
+                f"as in {self.folder / _CONFIG} to go on with --resume",
+                "another setting",
+                "Leave --config and these arguments out, or give another --run.",
+            )
+
+
+class _Best(ModelCheckpoint):
+    """Knows the best score of a run whose folder was moved, too."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
 
 
 class _OfTrained(_Command):

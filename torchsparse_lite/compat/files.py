@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchsparse_lite.errors import check_type, needs_extra, refuse
 from torchsparse_lite.whole_file import write_whole
 
-__all__ = ["read_weights", "save_weights", "weights_in"]
+__all__ = ["from_torch", "read_weights", "save_weights", "weights_in"]
 
 _NESTS = ("state_dict", "model_state_dict", "model_state", "model", "network")
 _SAFE = ".safetensors"
@@ -98,7 +98,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             "Check the name; weights are not downloaded.",
             error=FileNotFoundError,
         )
-    read = _from_safetensors if file.suffix == _SAFE else _from_torch
+    read = _from_safetensors if file.suffix == _SAFE else from_torch
     return weights_in("read_weights", read(file, file.read_bytes()))
 
 
@@ -111,7 +111,8 @@ def _from_safetensors(file: Path, content: bytes) -> Any:
         refuse("read_weights: path", "a safetensors file", f"{file} ({problem})", _COPY_AGAIN)
 
 
-def _from_torch(file: Path, content: bytes) -> Any:
+def from_torch(file: Path, content: bytes) -> Any:
+    """What ``torch.save`` wrote; nothing of it is executed, and its checksums are compared."""
     rule = "a file written by torch.save"
     try:
         _check_sums(content)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from torchsparse_lite.data.base import ScanDataset
 from torchsparse_lite.data.scan import Scan
@@ -50,6 +52,13 @@ class JoinedScans(ScanDataset):
         index %= len(self)
         part = int(np.searchsorted(self._ends, index, side="right"))
         return self.parts[part][index - int(self._ends[part]) + len(self.parts[part])]
+
+    def write_prediction(
+        self, folder: str | Path, name: str, labels: npt.NDArray[np.int64]
+    ) -> Path:
+        """Write a prediction where and how the part that has this scan wants it."""
+        part = next(part for part in self.parts if name in part.names)
+        return part.write_prediction(folder, name, labels)
 
     def __repr__(self) -> str:
         return f"JoinedScans({len(self)} scans of {len(self.parts)} data sets)"

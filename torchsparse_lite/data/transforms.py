@@ -171,7 +171,8 @@ class LimitPoints:
 class GridSample:
     """Keep one point of each cell of a grid, drawn uniformly; their order stays.
 
-    Cells finer than a network's voxels leave its voxels as they are, and save work on points.
+    It saves work on points. Cells whose size divides that of a network's voxels leave all of these
+    in place; others lose some.
 
     Attributes:
         size_m: edge length of a cell.

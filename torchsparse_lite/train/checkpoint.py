@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from torchsparse_lite.compat.files import from_torch
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.whole_file import write_whole
 
@@ -51,3 +52,23 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
                 "the checkpoint before it is kept.",
                 error=OSError,
             )
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = None,
+        weights_only: bool | None = None,  # noqa: FBT001
+    ) -> dict[str, Any]:
+        """Read a checkpoint to the CPU; nothing in it is executed.
+
+        Args:
+            path: of the file.
+            map_location: not asked; Lightning moves what it needs.
+            weights_only: not asked; it always is.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        file = Path(path)
+        content: dict[str, Any] = from_torch(file, file.read_bytes())
+        return content

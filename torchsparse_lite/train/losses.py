@@ -78,7 +78,7 @@ class SegmentationLoss(nn.Module):
         self.lovasz = lovasz
         self.balance = balance
         self.label_smoothing = label_smoothing
-        weight = None if class_weights is None else torch.tensor(class_weights)
+        weight = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("weight", weight, persistent=False)
 
     def weigh(self, class_points: Tensor) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from torchsparse_lite.data.mixing import MixTransform
 from torchsparse_lite.data.samples import SegmentationSamples, labels_of
 from torchsparse_lite.data.scan import IGNORE
 from torchsparse_lite.data.transforms import Transform
-from torchsparse_lite.errors import check_choice, refuse
+from torchsparse_lite.errors import check_choice, needs_extra, refuse
 
 __all__ = ["ScanData", "Source", "collate_samples"]
 
@@ -106,7 +107,8 @@ class ScanData(LightningDataModule):
             return first.card
         name = first.get("dataset", self.dataset)
         check_choice("ScanData: dataset", name, DATASETS)
-        return load_card(first.get("card") or DATASETS[name].card)
+        card = first.get("card") or DATASETS[name].card
+        return card if isinstance(card, Card) else load_card(card)
 
     @property
     def classes(self) -> list[str]:
@@ -130,7 +132,9 @@ class ScanData(LightningDataModule):
         scans = self._open("train")
         rows = np.linspace(0, len(scans) - 1, min(maximum, len(scans))).round().astype(int)
         counts = np.zeros(IGNORE + 1, np.int64)
-        for row in rows.tolist():
+        bar = needs_extra("ScanData.class_points", "tqdm", "train").tqdm
+        is_first = self._rank()[0] == 0
+        for row in bar(rows.tolist(), "count classes", unit="scan", disable=not is_first):
             labels = scans[row].labels
             if labels is not None:
                 counts += np.bincount(labels, minlength=IGNORE + 1)
@@ -151,6 +155,13 @@ class ScanData(LightningDataModule):
         order = np.random.default_rng([self.seed, epoch]).permutation(len(samples)).tolist()
         rank, processes = self._rank()
         together = self.batch_size * processes
+        if len(order) < together:
+            refuse(
+                "ScanData: train",
+                f"at least {together} scans, a batch of {self.batch_size} for each process",
+                len(order),
+                "Give a smaller batch_size, or take each scan several times with 'repeats'.",
+            )
         order = order[: len(order) // together * together]
         return self._loader(samples, order[rank::processes], self.batch_size)
 
@@ -164,13 +175,21 @@ class ScanData(LightningDataModule):
 
     @property
     def predict_scans(self) -> ScanDataset:
-        """What is to be labelled."""
-        return self._open("predict")
+        """What is to be labelled, every point of it."""
+        scans = self._open("predict")
+        twice = [name for name, count in Counter(scans.names).items() if count > 1]
+        if twice:
+            remedy = "Predict one folder after the other, with an --out of its own."
+            refuse("ScanData: predict", "scans of different names", f"{twice[0]} twice", remedy)
+        return scans
 
     def _plain(self, part: str) -> DataLoader[Any]:
         """Every scan once, one at a time, shared among the processes."""
         samples = SegmentationSamples(self._open(part), features=self.features)
         rank, processes = self._rank()
+        if len(samples) < processes:
+            rule = f"at least a scan for each of {processes} processes"
+            refuse(f"ScanData: {part}", rule, len(samples), "Start fewer, or give more scans.")
         return self._loader(samples, range(rank, len(samples), processes))
 
     def _loader(
@@ -198,8 +217,22 @@ class ScanData(LightningDataModule):
                 remedy = "Give data sets, or options such as {'split': 'train'}."
                 refuse(f"ScanData: {part}", "at least one data set", "none", remedy)
             opened = [dataset for source in sources for dataset in self._open_one(part, source)]
+            for dataset in opened:
+                self._check(part, dataset)
             self._opened[part] = opened[0] if len(opened) == 1 else JoinedScans(opened)
         return self._opened[part]
+
+    def _check(self, part: str, dataset: ScanDataset) -> None:
+        if dataset.card.classes != self.card.classes:
+            refuse(
+                f"ScanData: {part}",
+                f"of the classes of the first source ({', '.join(self.classes)})",
+                f"{dataset!r} with {', '.join(dataset.card.classes) or 'none'}",
+                "Give a card or a label map that leads to the same classes.",
+            )
+        if part == "predict" and dataset.drop_invalid:
+            rule, remedy = "without drop_invalid", "A label file has a label for every point."
+            refuse("ScanData: predict", rule, "drop_invalid=True", remedy)
 
     def _open_one(self, part: str, source: Source) -> list[ScanDataset]:
         """The data set of a source, as often as it is wanted."""
