@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -363,30 +364,30 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     """Killed while a scan was half written: no half scan is seen, the end is the same."""
     arguments = {"sequence": "03", "frames": 2, "seed": 1, "sensor": "hdl32"}
     write_sequence(tmp_path / "whole", **arguments)
-    write_bytes = Path.write_bytes
+    replace = os.replace
 
-    def kill(self: Path, content: bytes) -> int:
-        if "000001.bin" in self.name:
-            write_bytes(self, content[: len(content) // 2])
+    def kill(temporary: Path, path: Path) -> None:
+        if path.name == "000001.bin":
             raise KeyboardInterrupt
-        return write_bytes(self, content)
+        replace(temporary, path)
 
-    monkeypatch.setattr(Path, "write_bytes", kill)
+    monkeypatch.setattr(os, "replace", kill)
     with pytest.raises(KeyboardInterrupt):
         write_sequence(tmp_path / "torn", **arguments)
     monkeypatch.undo()
-    folder = tmp_path / "torn" / "sequences" / "03"
-    assert sorted(path.name for path in (folder / "velodyne").glob("*.bin")) == ["000000.bin"]
+    folder = tmp_path / "torn" / "sequences" / "03" / "velodyne"
+    assert [path.name for path in folder.iterdir()] == ["000000.bin"]
+    (folder / ".000001.bin.part").write_bytes(b"half")  # what kill -9 leaves
     write_sequence(tmp_path / "torn", **arguments)
     assert contents(tmp_path / "torn") == contents(tmp_path / "whole")
 
 
 @needs_rays
 def test_a_full_disk_is_one_clear_message(tmp_path, monkeypatch):
-    def full(self: Path, content: bytes) -> int:
+    def full(temporary: Path, path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(
         OSError, match=r"simulate: .*simulation.json must be writable, got No space"
     ):
