@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+Row = dict[str, Any]
+Columns = dict[str, Callable[[Row], object]]
+"""Heading of each column, and what it shows of a row."""
 
 _ROOT = Path(__file__).resolve().parent
 README = _ROOT.parent / "README.md"
@@ -51,74 +56,79 @@ def _source(result: dict[str, Any]) -> str:
 
 
 def _conv_table(result: dict[str, Any]) -> str:
-    lines = [
+    caption = (
         f"Submanifold 3x3x3 convolution, {result['rows'][0]['scan']}. Speed of the useful "
         f"multiplications relative to `torch.mm` (1024^3, float32) in the same run; medians. "
-        f"{_source(result)}.",
-        "",
-        "| voxel | pairs per voxel | channels | threads | forward, ms | forward / mm | "
-        "forward + backward / mm | bf16 / fp32 |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['voxel_size_m']} m | {row['pairs_per_voxel']} | {row['channels']} | "
-        f"{row['threads']} | {row['forward']['median_ms']:.1f} | {row['forward_vs_mm']:.2f} | "
-        f"{row['train_vs_mm']:.2f} | {row['bf16_vs_fp32']:.2f} |"
-        for row in result["rows"]
-    ]
-    return "\n".join(lines)
+        f"{_source(result)}."
+    )
+    columns: Columns = {
+        "voxel": lambda row: f"{row['voxel_size_m']} m",
+        "pairs per voxel": lambda row: row["pairs_per_voxel"],
+        "channels": lambda row: row["channels"],
+        "threads": lambda row: row["threads"],
+        "forward, ms": lambda row: f"{row['forward']['median_ms']:.1f}",
+        "forward / mm": lambda row: f"{row['forward_vs_mm']:.2f}",
+        "forward + backward / mm": lambda row: f"{row['train_vs_mm']:.2f}",
+        "bf16 / fp32": lambda row: f"{row['bf16_vs_fp32']:.2f}",
+    }
+    return _markdown(caption, columns, result)
 
 
 def _map_table(result: dict[str, Any]) -> str:
-    lines = [
-        f"Maps and voxelisation, ms (medians). {_source(result)}.",
-        "",
-        "| what | threads | here | by hashing | plain torch |",
-        "|---|---|---|---|---|",
-    ]
-    for row in result["rows"]:
-        here = row.get("pyramid") or row["voxelize"]
-        hashed = f"{row['hash']['median_ms']:.1f}" if "hash" in row else "-"
-        lines.append(
-            f"| {row['what']} | {row['threads']} | {here['median_ms']:.1f} | {hashed} | "
-            f"{row['torch']['median_ms']:.1f} |"
-        )
-    return "\n".join(lines)
+    def here(row: Row) -> str:
+        return f"{(row.get('pyramid') or row['voxelize'])['median_ms']:.1f}"
+
+    columns: Columns = {
+        "what": lambda row: row["what"],
+        "threads": lambda row: row["threads"],
+        "here": here,
+        "by hashing": lambda row: f"{row['hash']['median_ms']:.1f}" if "hash" in row else "-",
+        "plain torch": lambda row: f"{row['torch']['median_ms']:.1f}",
+    }
+    return _markdown(f"Maps and voxelisation, ms (medians). {_source(result)}.", columns, result)
 
 
 def _network_table(result: dict[str, Any]) -> str:
     first = result["rows"][0]
-    lines = [
+    caption = (
         f"MinkUNet on {first['scan']}, voxels of {first['voxel_size_m']} m, float32, kernel maps "
-        f"built in every pass; medians, and how much the memory grows. {_source(result)}.",
-        "",
-        "| network | parameters | GMACs | threads | inference, ms | inference / mm | MB | "
-        "training step, ms | MB |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['network']} | {row['parameters'] / 1e6:.2f} M | {row['gmacs']} | "
-        f"{row['threads']} | "
-        f"{row['inference']['median_ms']:.0f} | {row['inference_vs_mm']:.2f} | "
-        f"{row['inference_peak_mb']} | {row['train']['median_ms']:.0f} | {row['train_peak_mb']} |"
-        for row in result["rows"]
-    ]
-    return "\n".join(lines)
+        f"built in every pass; medians, and how much the memory grows. {_source(result)}."
+    )
+    columns: Columns = {
+        "network": lambda row: row["network"],
+        "parameters": lambda row: f"{row['parameters'] / 1e6:.2f} M",
+        "GMACs": lambda row: row["gmacs"],
+        "threads": lambda row: row["threads"],
+        "inference, ms": lambda row: f"{row['inference']['median_ms']:.0f}",
+        "inference / mm": lambda row: f"{row['inference_vs_mm']:.2f}",
+        "inference, MB": lambda row: row["inference_peak_mb"],
+        "training step, ms": lambda row: f"{row['train']['median_ms']:.0f}",
+        "training, MB": lambda row: row["train_peak_mb"],
+    }
+    return _markdown(caption, columns, result)
 
 
 def _learning_table(result: dict[str, Any]) -> str:
-    lines = [
-        f"What the recipe `small` learns from real scans of SemanticKITTI, from nothing, on a CPU. "
-        f"{_source(result)}.",
-        "",
-        "| test | trained on | mean IoU | classes | accuracy | minutes |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['test']} | {row['what']} | {row['miou']:.3f} | {len(row['iou'])} | "
-        f"{row['accuracy']:.3f} | {row['minutes']:.0f} |"
-        for row in result["rows"]
-    ]
+    caption = (
+        f"What the recipe `small`, with finer voxels, learns from real scans of SemanticKITTI. "
+        f"{_source(result)}."
+    )
+    columns: Columns = {
+        "test": lambda row: row["test"],
+        "trained on": lambda row: row["what"],
+        "mean IoU": lambda row: f"{row['miou']:.3f}",
+        "classes": lambda row: len(row["iou"]),
+        "accuracy": lambda row: f"{row['accuracy']:.3f}",
+        "minutes": lambda row: f"{row['minutes']:.0f}",
+    }
+    return _markdown(caption, columns, result)
+
+
+def _markdown(caption: str, columns: Columns, result: dict[str, Any]) -> str:
+    """A caption and a table with a line for each row of the result."""
+    lines = [caption, "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for row in result["rows"]:
+        lines.append(f"| {' | '.join(str(cell(row)) for cell in columns.values())} |")
     return "\n".join(lines)
 
 

@@ -8,8 +8,8 @@ import oracle
 import peer_nets
 import pytest
 import torch
+from house_form import provoke
 from peer_nets import Grid
-from test_errors import provoke
 from torch import nn
 
 import torchsparse_lite as tsl

@@ -12,8 +12,8 @@ import oracle
 import peer_nets
 import pytest
 import torch
+from house_form import provoke
 from peer_nets import Grid
-from test_errors import provoke
 from torch import nn
 
 import torchsparse_lite as tsl
@@ -359,7 +359,11 @@ def test_shared_and_wrapped_weights_are_saved(tmp_path):
     compat.save_weights(network, path)
     compat.load_weights(network, path)
     compiled = {f"_orig_mod.{n}": v for n, v in network.module.state_dict().items()}
-    compat.load_weights(network.module, {f"module.{n}": v for n, v in compiled.items()})
+    wrapped = {f"module.{n}": v for n, v in compiled.items()}
+    other = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    compat.load_weights(other, wrapped)
+    for name, value in network.module.state_dict().items():
+        assert other.state_dict()[name].equal(value)
 
 
 def test_permissions_are_those_of_any_new_file(tmp_path):
@@ -378,8 +382,8 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path, suffix):
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
     try:
         provoke(
-            RuntimeError,
-            ("save_weights: path", str(path), "too large", "Make room for", "unchanged"),
+            OSError,
+            (f"save_weights: {path}", "too large", "Make room for", "unchanged"),
             lambda: compat.save_weights(layers(), path),
         )
     finally:
@@ -388,9 +392,11 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path, suffix):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    path = tmp_path / "none" / "net.pt"
-    provoke(RuntimeError, ("writable", "No such"), lambda: compat.save_weights(layers(), path))
+def test_folders_are_made_where_they_can_be(tmp_path):
+    compat.save_weights(layers(), tmp_path / "new" / "net.pt")
+    assert (tmp_path / "new" / "net.pt").is_file()
+    path = tmp_path / "new" / "net.pt" / "net.pt"
+    provoke(OSError, ("writable", "exists"), lambda: compat.save_weights(layers(), path))
 
 
 def damaged(path, tmp_path, change):

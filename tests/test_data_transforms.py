@@ -23,7 +23,7 @@ ALL = [
     data.DropPoints(0.5),
     data.LimitPoints(30),
     data.RangeCrop(1.0, 8.0),
-    data.spvnas_transforms(),
+    data.Compose([data.RotateZ(), data.Scale()]),
     data.GridSample(0.5),
 ]
 KEEP_COUNT = [*ALL[:4], ALL[7]]

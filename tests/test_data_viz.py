@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny_sets
+from house_form import FORM
 
 from torchsparse_lite import data, viz
 
-FORM = re.compile(r"^[\w.]+: .+ must .+, got .+\. \S", re.DOTALL)
 CARD = data.load_card("semantickitti")
 ROAD, CAR = CARD.classes.index("road"), CARD.classes.index("car")
 

@@ -6,13 +6,12 @@ A row of a table is: name, exception, words that the message must hold, and the 
 
 from __future__ import annotations
 
-import re
-
 import clouds
 import harness
 import numpy as np
 import pytest
 import torch
+from house_form import provoke
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torchsparse_lite as tsl
@@ -21,7 +20,6 @@ from torchsparse_lite import ops
 from torchsparse_lite._native import C
 from torchsparse_lite.nn import functional as tsf
 
-FORM = re.compile(r"^[\w.]+( [-+*])?: .+ must .+, got .+\. \S", re.DOTALL)
 NAN, INF = float("nan"), float("inf")
 
 
@@ -41,16 +39,6 @@ def points(*rows, feats=None):
 
 def weight(volume=27, c_in=2, c_out=3, **options):
     return torch.ones(volume, c_in, c_out, **options)
-
-
-def provoke(kind, words, call):
-    """The call raises ``kind``; the message has the house form and names every word."""
-    with pytest.raises(kind) as caught:
-        call()
-    text = str(caught.value)
-    assert FORM.match(text), text
-    for word in words:
-        assert word in text, (word, text)
 
 
 def table(*rows):

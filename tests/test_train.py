@@ -320,7 +320,7 @@ def test_checkpoints_appear_whole_or_not_at_all(tmp_path):
     io.save_checkpoint({"state_dict": {}}, path)
     before = path.read_bytes()
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"checkpoint: .* must be written whole, got File exists"):
+    with pytest.raises(OSError, match=r"save_checkpoint: .* must be writable, got File exists"):
         io.save_checkpoint({"state_dict": {}}, tmp_path / "file" / "x.ckpt")
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == ["x.ckpt"]

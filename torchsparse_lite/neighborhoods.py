@@ -106,10 +106,7 @@ def ball_query(
 
     Source: Qi et al., "PointNet++", NeurIPS 2017, section 3.2.
     """
-    remedy = "Give a length in the unit of the coordinates."
-    check_type("ball_query: radius", radius, Real, remedy)
-    if not 0 < radius < math.inf:
-        refuse("ball_query: radius", "positive and finite", radius, remedy)
+    _check_size("ball_query: radius", radius, "Give a length in the unit of the coordinates.")
     _check_count("ball_query: max_neighbors", max_neighbors)
     xyz, queries = _searched("ball_query", "centers", points, centers)
     return ops.ball_query(
@@ -199,10 +196,7 @@ def interpolate_nearest(
 
     Source: Qi et al., "PointNet++", NeurIPS 2017, section 3.4.
     """
-    remedy = "Leave it out for 1e-8."
-    check_type("interpolate_nearest: eps", eps, Real, remedy)
-    if not 0 < eps < math.inf:
-        refuse("interpolate_nearest: eps", "positive and finite", eps, remedy)
+    _check_size("interpolate_nearest: eps", eps, "Leave it out for 1e-8.")
     _check_count("interpolate_nearest: k", k)
     xyz, wanted = _searched("interpolate_nearest", "queries", points, queries)
     index, squared = ops.nearest_points(
@@ -211,6 +205,12 @@ def interpolate_nearest(
     weight = torch.reciprocal(squared + eps)  # 0 for neighbours that are missing, at infinity
     weight = weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
     return ops.interpolate(points.feats, index, weight)
+
+
+def _check_size(where: str, value: float, remedy: str) -> None:
+    check_type(where, value, Real, remedy)
+    if not 0 < value < math.inf:
+        refuse(where, "positive and finite", value, remedy)
 
 
 def _check_count(where: str, count: int) -> None:

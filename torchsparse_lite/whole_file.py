@@ -6,14 +6,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from torchsparse_lite.errors import refuse
+
 __all__ = ["write_whole"]
 
 
-def write_whole(path: Path, content: bytes | memoryview, *, sync: bool = True) -> None:
+def write_whole(
+    function: str, path: Path, content: bytes | memoryview, *, sync: bool = True
+) -> None:
     """Write beside the file, then put it in place in one step; an earlier file stays until then.
 
     Args:
-        path: of the file, in a folder that exists.
+        function: name of the caller, for the message.
+        path: of the file; its folder is made if needed.
         content: all of it.
         sync: wait until it is on the disk, so that it also outlives a loss of power.
 
@@ -23,17 +28,32 @@ def write_whole(path: Path, content: bytes | memoryview, *, sync: bool = True) -
     # One name per file: what a killed process leaves is overwritten by the next.
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            if sync:
-                os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write(temporary, content, sync=sync)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         if sync:
             _sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        refuse(
+            f"{function}: {path}",
+            "writable",
+            error.strerror or error,
+            f"Make room for {len(content) / 1e6:.1f} MB or choose another folder, then run again: "
+            "files that were there are unchanged.",
+            error=OSError,
+        )
+
+
+def _write(path: Path, content: bytes | memoryview, *, sync: bool) -> None:
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        if sync:
+            os.fsync(stream.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -38,6 +38,19 @@ void check_queries(const TensorView& queries, const TensorView& query_cloud,
              threads);
 }
 
+/// Check clouds and queries, then run(tag, clouds, queries) in the type of the coordinates.
+template <class Run>
+void over_queries(const char* function, const CloudArrays& arrays, const TensorView& queries,
+                  const TensorView& query_cloud, int threads, Run run) {
+  arrays.check(function, threads);
+  check_queries(queries, query_cloud, arrays, function, threads);
+  dispatch_plain(arrays.xyz.dtype, function, [&](auto tag) {
+    using T = decltype(tag);
+    const auto clouds = arrays.packed<T>();
+    run(tag, clouds.view(), Queries<T>{queries.as<T>(), query_cloud.as<int64_t>()});
+  });
+}
+
 void furthest_points(const TensorView& xyz, const TensorView& order, const TensorView& ptr,
                      const TensorView& sample_ptr, const TensorView& samples, int threads) {
   const char* const function = "furthest_points";
@@ -67,44 +80,33 @@ void furthest_points(const TensorView& xyz, const TensorView& order, const Tenso
 void ball_query(const TensorView& xyz, const TensorView& order, const TensorView& ptr,
                 const TensorView& queries, const TensorView& query_cloud, double radius,
                 const TensorView& index, int threads) {
-  const char* const function = "ball_query";
-  const CloudArrays arrays{xyz, order, ptr};
-  const int64_t count = queries.shape[0];
-  index.expect("ball_query: index", DType::kInt64, {count, -1});
+  index.expect("ball_query: index", DType::kInt64, {queries.shape[0], -1});
   const py::gil_scoped_release release;
-  arrays.check(function, threads);
-  check_queries(queries, query_cloud, arrays, function, threads);
-  dispatch_plain(xyz.dtype, function, [&](auto tag) {
+  const auto run = [&](auto tag, const auto& clouds, const auto& from) {
     using T = decltype(tag);
-    const auto clouds = arrays.packed<T>();
-    const Queries<T> from{queries.as<T>(), query_cloud.as<int64_t>()};
-    const BallQuery<T> search{clouds.view(), from, static_cast<T>(radius), index.shape[1],
+    const BallQuery<T> search{clouds, from, static_cast<T>(radius), index.shape[1],
                               index.as<int64_t>()};
-    cpu::ball_query(search, count, threads);
-  });
+    cpu::ball_query(search, queries.shape[0], threads);
+  };
+  over_queries("ball_query", {xyz, order, ptr}, queries, query_cloud, threads, run);
 }
 
 void nearest_points(const TensorView& xyz, const TensorView& order, const TensorView& ptr,
                     const TensorView& queries, const TensorView& query_cloud,
                     const TensorView& index, const TensorView& distance, int threads) {
-  const char* const function = "nearest_points";
-  const CloudArrays arrays{xyz, order, ptr};
   const int64_t count = queries.shape[0];
   index.expect("nearest_points: index", DType::kInt64, {count, -1});
   TSL_CHECK(index.shape[1] > 0, ValueError,
             "nearest_points: index must have at least one column, got none. Ask for a neighbour.");
   distance.expect("nearest_points: distance", xyz.dtype, {count, index.shape[1]});
   const py::gil_scoped_release release;
-  arrays.check(function, threads);
-  check_queries(queries, query_cloud, arrays, function, threads);
-  dispatch_plain(xyz.dtype, function, [&](auto tag) {
+  const auto run = [&](auto tag, const auto& clouds, const auto& from) {
     using T = decltype(tag);
-    const auto clouds = arrays.packed<T>();
-    const Queries<T> from{queries.as<T>(), query_cloud.as<int64_t>()};
-    const NearestPoints<T> search{clouds.view(), from, index.shape[1], index.as<int64_t>(),
+    const NearestPoints<T> search{clouds, from, index.shape[1], index.as<int64_t>(),
                                   distance.as<T>()};
     cpu::nearest_points(search, count, threads);
-  });
+  };
+  over_queries("nearest_points", {xyz, order, ptr}, queries, query_cloud, threads, run);
 }
 
 }  // namespace

@@ -133,10 +133,9 @@ class _Command(LightningCLI):
         if scores is None or not self.trainer.is_global_zero:
             return
         print(scores.table(self.model.classes))
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "scores.json"
         text = json.dumps(scores.as_dict(self.model.classes), indent=2) + "\n"
-        write_whole(path, text.encode())
+        write_whole(f"tsl {self.name}", path, text.encode())
         print(f"written to {path}")
 
 
@@ -194,8 +193,7 @@ class _Train(_Command):
         elif self.config["init"]:
             self.load(self.config["init"])
         if self.trainer.is_global_zero and last is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / _CONFIG, self._config_text().encode())
+            write_whole("tsl train", self.folder / _CONFIG, self._config_text().encode())
         keep_host_memory()
         self.trainer.fit(self.model, self.datamodule, ckpt_path=last, weights_only=True)
         self.report()

@@ -52,7 +52,7 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
         path: ``*.safetensors`` (extra ``safetensors``) or any other name for ``torch.save``.
 
     Raises:
-        RuntimeError: no space, no permission or no folder; the earlier file is as it was.
+        OSError: no space or no permission; the earlier file is as it was.
     """
     check_type("save_weights: network", network, nn.Module, "Pass a torch.nn.Module.")
     file = Path(path)
@@ -64,17 +64,7 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-    try:
-        write_whole(file, content)
-    except OSError as problem:
-        refuse(
-            "save_weights: path",
-            "writable",
-            f"{file}: {problem.strerror}",
-            f"Make room for {len(content) / 1e6:.1f} MB or choose another folder; "
-            "an earlier file there is unchanged.",
-            error=RuntimeError,
-        )
+    write_whole("save_weights", file, content)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

@@ -33,7 +33,6 @@ from torchsparse_lite.data.transforms import (
     RotateZ,
     Scale,
     Transform,
-    spvnas_transforms,
 )
 from torchsparse_lite.errors import check_choice
 
@@ -73,7 +72,6 @@ __all__ = [
     "points_of",
     "read_label_file",
     "read_scan_file",
-    "spvnas_transforms",
     "write_label_file",
 ]
 

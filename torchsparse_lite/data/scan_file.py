@@ -11,7 +11,6 @@ import numpy.typing as npt
 from torchsparse_lite.data.cards import Card
 from torchsparse_lite.data.files import read_labels, read_rows, remission_of
 from torchsparse_lite.data.scan import Array, Scan
-from torchsparse_lite.errors import refuse
 from torchsparse_lite.whole_file import write_whole
 
 __all__ = ["read_label_file", "read_scan_file", "write_label_file"]
@@ -92,11 +91,5 @@ def write_label_file(path: str | Path, labels: npt.NDArray[np.int64], card: Card
     """
     path = Path(path)
     content = card.to_raw(labels).astype("<u4").tobytes()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content, sync=False)
-    except OSError as error:
-        rule, remedy = "writable", "Make room, or choose another folder."
-        where = f"write_label_file: {path}"
-        refuse(where, rule, error.strerror or error, remedy, error=OSError)
+    write_whole("write_label_file", path, content, sync=False)
     return path

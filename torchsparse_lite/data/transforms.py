@@ -27,7 +27,6 @@ __all__ = [
     "RotateZ",
     "Scale",
     "Transform",
-    "spvnas_transforms",
 ]
 
 Transform = Callable[[Scan, Generator], Scan]
@@ -215,15 +214,6 @@ class RangeCrop:
     def __call__(self, scan: Scan, rng: Generator) -> Scan:
         distance = np.linalg.norm(scan.xyz, axis=1)
         return scan.take((distance >= self.low_m) & (distance <= self.high_m))
-
-
-def spvnas_transforms() -> Compose:
-    """The augmentation of SPVNAS: yaw in [0, 2 pi), scale in [0.95, 1.05]; nothing else.
-
-    Source: Tang et al., "Searching Efficient 3D Architectures with Sparse Point-Voxel
-    Convolution", ECCV 2020, released code.
-    """
-    return Compose([RotateZ(), Scale()])
 
 
 def rotation_z(angle_rad: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torchsparse_lite.nn.activation import ReLU
 from torchsparse_lite.nn.container import Sequential
 from torchsparse_lite.nn.conv import Conv3d
@@ -39,19 +41,10 @@ def conv_norm(
 
 
 def conv_norm_relu(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: Size = 3,
-    *,
-    stride: Size = 1,
-    padding: Size | None = None,
-    up: bool = False,
+    in_channels: int, out_channels: int, kernel_size: Size = 3, **options: Any
 ) -> Sequential:
-    """:func:`conv_norm`, then ReLU."""
-    layers = conv_norm(
-        in_channels, out_channels, kernel_size, stride=stride, padding=padding, up=up
-    )
-    return Sequential(*layers, ReLU())
+    """:func:`conv_norm` with these options, then ReLU."""
+    return Sequential(*conv_norm(in_channels, out_channels, kernel_size, **options), ReLU())
 
 
 def shared_mlp(in_channels: int, *out_channels: int) -> Sequential:

@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from torchsparse_lite.compat.files import from_torch
-from torchsparse_lite.errors import refuse
 from torchsparse_lite.whole_file import write_whole
 
 __all__ = ["WholeFileCheckpointIO"]
@@ -39,19 +38,7 @@ class WholeFileCheckpointIO(TorchCheckpointIO):
         """
         content = io.BytesIO()  # torch's own writer hides what went wrong
         torch.save(checkpoint, content)
-        target = Path(path)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, content.getbuffer())
-        except OSError as error:
-            refuse(
-                f"checkpoint: {target}",
-                "written whole",
-                error.strerror or error,
-                f"Make room for {len(content.getbuffer()) / 1e6:.1f} MB and go on with --resume: "
-                "the checkpoint before it is kept.",
-                error=OSError,
-            )
+        write_whole("save_checkpoint", Path(path), content.getbuffer())
 
     def load_checkpoint(
         self,

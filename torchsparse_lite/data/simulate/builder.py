@@ -93,18 +93,26 @@ class Builder:
 
     def tree(self, s: float, d: float) -> None:
         """One of the street's trees, turned and stretched."""
-        rng = self.rng
-        size = rng.uniform(0.75, 1.25)
         stock = self.crowns if abs(d) < _NEAR_M else self.far_crowns
-        grown = stock[rng.integers(len(stock))].scaled(size, size, rng.uniform(0.85, 1.2))
-        self.put(grown, s, d, rng.uniform(0, 2 * np.pi))
+        self._plant(stock, s, d, size=(0.75, 1.25), height=(0.85, 1.2))
 
     def bush(self, s: float, d: float) -> None:
         """One of the street's bushes, turned and stretched."""
-        rng = self.rng
-        size = rng.uniform(0.7, 1.5)
         stock = self.shrubs if abs(d) < _NEAR_M else self.far_shrubs
-        grown = stock[rng.integers(len(stock))].scaled(size, size, rng.uniform(0.7, 1.3))
+        self._plant(stock, s, d, size=(0.7, 1.5), height=(0.7, 1.3))
+
+    def _plant(
+        self,
+        stock: list[Mesh],
+        s: float,
+        d: float,
+        *,
+        size: tuple[float, float],
+        height: tuple[float, float],
+    ) -> None:
+        rng = self.rng
+        width = rng.uniform(*size)
+        grown = stock[rng.integers(len(stock))].scaled(width, width, rng.uniform(*height))
         self.put(grown, s, d, rng.uniform(0, 2 * np.pi))
 
     def is_open(self, s: float, margin: float) -> bool:

@@ -217,12 +217,7 @@ def _pose_text(poses: Floats) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, even if the program is killed."""
-    try:
-        write_whole(path, content, sync=False)
-    except OSError as error:
-        remedy = "Make room or change the root, then run again: finished scans are kept."
-        refuse(f"simulate: {path}", "writable", error.strerror or str(error), remedy, error=OSError)
+    write_whole("simulate", path, content, sync=False)
 
 
 def _bar(steps: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
