@@ -360,6 +360,12 @@ def test_wrong_arguments(tmp_path, scans, config, capsys, more, status, words):
     assert all(word in message for word in words), message
 
 
+def test_an_unknown_recipe(capsys):
+    assert cli.main(["train", "--config", "postmodern"]) == 1
+    message = one_message(capsys.readouterr().err)
+    assert "one of the recipes modern, small, spvnas, got 'postmodern'" in message
+
+
 def test_a_wrong_key_in_the_config_file(tmp_path, scans, config, capsys):
     config.write_text(NETWORK.replace("learning_rate", "learning_rates"))
     assert cli.main(train_arguments(config, scans, tmp_path / "run")) == 2

@@ -305,9 +305,13 @@ def _with_recipes(arguments: list[str]) -> list[str]:
             continue
         place = index if equals else index + 1
         value = value if equals else "".join(result[place : place + 1])
-        if value in _RECIPE_NAMES and not Path(value).is_file():
-            recipe = str(_RECIPES / f"{value}.yaml")
-            result[place] = f"{flag}={recipe}" if equals else recipe
+        if Path(value).is_file():
+            continue
+        if value not in _RECIPE_NAMES:
+            rule = f"a file or one of the recipes {', '.join(_RECIPE_NAMES)}"
+            refuse("--config: value", rule, repr(value), "Check the path or the name.")
+        recipe = str(_RECIPES / f"{value}.yaml")
+        result[place] = f"{flag}={recipe}" if equals else recipe
     return result
 
 
