@@ -63,12 +63,12 @@ def train_arguments(config, scans, run, *more):
     return ["train", *where, "--data.train", '[{sequences: ["00"]}]', *more]
 
 
-def start(*arguments, die_at=None, **options):
+def start(*arguments, die_at=None, die_by=signal.SIGKILL, **options):
     """Run ``tsl`` in a process of its own."""
     command = [sys.executable, "-m", "torchsparse_lite.cli", *arguments]
     if die_at is not None:
         script = str(TESTS / "train_and_maybe_die.py")
-        command = [sys.executable, script, str(die_at), *arguments]
+        command = [sys.executable, script, str(die_at), str(int(die_by)), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, **options
@@ -277,6 +277,21 @@ def test_weights_to_begin_with(tmp_path, scans, config, capsys):
     wider = "--model.network.init_args.width=0.25"
     assert cli.main(train_arguments(config, scans, tmp_path / "three", *still, wider)) == 1
     assert "must be of shape" in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_and_resuming_goes_on(tmp_path, scans, config):
+    """One line, status 130, and the last whole epoch to go on from."""
+    run = tmp_path / "run"
+    arguments = train_arguments(config, scans, run, "--trainer.max_epochs=3", "--resume")
+    stopped = start(*arguments, die_at=5, die_by=signal.SIGINT)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "tsl train: stopped" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    resumed = start(*arguments, die_at=-1)
+    assert resumed.returncode == 0, resumed.stderr
+    whole = start(*train_arguments(config, scans, tmp_path / "whole", *arguments[-2:-1]), die_at=-1)
+    assert whole.returncode == 0, whole.stderr
+    assert_same_weights(weights(run), weights(tmp_path / "whole"), rtol=0, atol=0)
 
 
 def one_message(result_or_text):

@@ -187,6 +187,18 @@ def test_nuscenes_splits_scenes_and_poses(tiny):
     assert data.NuScenesLidarseg(root, scenes=["scene-0061"], has_labels=False)[0].labels is None
 
 
+def test_nuscenes_predictions_are_the_challenges(tiny, tmp_path):
+    """uint8 from 1 to 16, one file per key frame of the LiDAR, named by its token."""
+    _, opened = tiny("nuscenes_lidarseg")
+    name = opened.names[0]
+    path = opened.write_prediction(tmp_path / "out", name, np.array([0, 15, data.IGNORE]))
+    assert path.parent == tmp_path / "out" / "lidarseg" / "mini_val"
+    assert path.name == f"d{name[1:]}_lidarseg.bin"
+    assert path.read_bytes() == bytes([1, 16, 0])
+    with pytest.raises(ValueError, match=r"train ids of card nuscenes_lidarseg must be in \[0, 16"):
+        opened.write_prediction(tmp_path, name, np.array([16]))
+
+
 def test_nuscenes_train_is_what_val_is_not():
     splits = data.load_card("nuscenes_lidarseg").splits
     assert len(splits["val"]["scenes"]) == 150

@@ -610,14 +610,14 @@ def category(value=None, number=3):
     (
         "grid rows",
         ValueError,
-        ["voxelize: feats"],
-        lambda: tsl.CloudGrid(points(), 2).voxelize(ONES[:1]),
+        ["scatter: feats"],
+        lambda: tsl.CloudGrid(points(), 2).scatter(ONES[:1]),
     ),
     (
         "grid cells",
         ValueError,
-        ["devoxelize: grid", "(1, *, 2, 2, 2)"],
-        lambda: tsl.CloudGrid(points(), 2).devoxelize(torch.ones(1, 1, 2, 2, 3)),
+        ["gather: x", "8 cells"],
+        lambda: tsl.CloudGrid(points(), 2).gather(tensor()),
     ),
     ("pvconv zero", ValueError, ["PVConv: resolution"], lambda: tsl.nn.PVConv(2, 2, resolution=0)),
     ("pvconv even", ValueError, ["kernel_size", "odd"], lambda: tsl.nn.PVConv(2, 2, 2, **PVCONV)),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Norms, activations, containers, pooling dtypes and fusion, against torch's own layers."""
+"""Norms, containers, pooling dtypes and fusion, against torch's own layers."""
 
 from __future__ import annotations
 
@@ -143,18 +143,6 @@ def test_layer_norm_linear_and_dropout(device):
     dropped = tsl.nn.Dropout(0.5).train()(x).feats
     assert 0 < int((dropped == 0).sum()) < dropped.numel()
     assert torch.equal(tsl.nn.Dropout(0.5).eval()(x).feats, x.feats)
-
-
-@pytest.mark.parametrize(
-    "name", ["ReLU", "LeakyReLU", "PReLU", "SiLU", "GELU", "ELU", "Sigmoid", "Tanh", "Hardswish"]
-)
-def test_activations_are_torchs(name):
-    """Values equal torch's; coordinates, level and manager are the input's own."""
-    x = cloud()
-    y = getattr(tsl.nn, name)()(x)
-    assert torch.equal(y.feats, getattr(torch.nn, name)()(x.feats))
-    assert y.level is x.level
-    assert y.manager is x.manager
 
 
 def test_sequential_takes_torchs_layers_too():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Dense grids around clouds, PVConv, SPVConv, set abstraction and feature propagation."""
+"""Grids around clouds, PVConv, SPVConv, set abstraction and feature propagation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def only(points, cloud):
     return tsl.PointTensor(points.feats[rows], points.xyz[rows]), rows
 
 
-# ---- the dense grid
+# ---- the grid around a cloud
 
 
 @pytest.mark.parametrize("resolution", [1, 2, 5, 8])
@@ -42,10 +42,10 @@ def test_grid_is_the_oracles(resolution, normalize):
     expected = np.zeros((2, 4, resolution, resolution, resolution))
     for (cloud, x, y, z), mean in means.items():
         expected[cloud, :, x, y, z] = mean
-    clouds.assert_close(grid.voxelize(points.feats), expected, tolerance=1e-12)
-    cells = clouds.random_values(2, 3, *(resolution,) * 3, seed=5)
-    back = point_oracle.trilinear(position, batch, cells.numpy())
-    clouds.assert_close(grid.devoxelize(cells), back, tolerance=1e-12)
+    clouds.assert_close(grid.scatter(points.feats).dense(), expected, tolerance=1e-12)
+    cells = grid.sites.replace_feats(clouds.random_values(len(grid.sites), 3, seed=5))
+    back = point_oracle.trilinear(position, batch, cells.dense().numpy())
+    clouds.assert_close(grid.gather(cells), back, tolerance=1e-12)
 
 
 def test_grid_by_hand():
@@ -53,18 +53,18 @@ def test_grid_by_hand():
     coords = torch.tensor([[-2.0, 0, 0], [0, 0, 0], [0.5, 0, 0], [1.5, 0, 0]], dtype=torch.float64)
     points = tsl.PointTensor(torch.tensor([[1.0], [2.0], [4.0], [8.0]]), coords)
     grid = tsl.CloudGrid(points, 4)
-    cells = grid.voxelize(points.feats)[0, 0, :, 2, 2]
+    cells = grid.scatter(points.feats).dense()[0, 0, :, 2, 2]
     assert cells.tolist() == [1.0, 0.0, 3.0, 8.0]  # 2.5 is rounded to even
-    ramp = torch.arange(4.0).view(1, 1, 4, 1, 1).expand(1, 1, 4, 4, 4).double()
-    assert grid.devoxelize(ramp).flatten().tolist() == [0.0, 2.0, 2.5, 3.0]
+    ramp = grid.sites.replace_feats(grid.sites.coords[:, 1:2].double())
+    assert grid.gather(ramp).flatten().tolist() == [0.0, 2.0, 2.5, 3.0]
     unscaled = tsl.CloudGrid(points, 4, normalize=False)  # (x + 1) / 2 * 4
-    assert unscaled.devoxelize(ramp).flatten().tolist() == [0.0, 2.0, 3.0, 3.0]
+    assert unscaled.gather(ramp).flatten().tolist() == [0.0, 2.0, 3.0, 3.0]
 
 
 def test_a_cloud_of_one_position_is_in_the_middle():
     for coords in (torch.tensor([[3.0, 4, 5]]), torch.full((4, 3), 0.1)):
         points = tsl.PointTensor(torch.ones(len(coords), 1), coords)
-        cells = tsl.CloudGrid(points, 4).voxelize(points.feats)
+        cells = tsl.CloudGrid(points, 4).scatter(points.feats).dense()
         assert cells.sum() == 1
         assert cells[0, 0, 2, 2, 2] == 1
 
@@ -72,9 +72,9 @@ def test_a_cloud_of_one_position_is_in_the_middle():
 def test_grid_is_differentiable():
     points = random_cloud(20, 2)
     grid = tsl.CloudGrid(points, 3)
-    assert gradcheck(grid.voxelize, points.feats.clone().requires_grad_())
-    cells = clouds.random_values(2, 2, 3, 3, 3).requires_grad_()
-    assert gradcheck(grid.devoxelize, cells)
+    assert gradcheck(lambda f: grid.scatter(f).feats, points.feats.clone().requires_grad_())
+    cells = clouds.random_values(len(grid.sites), 2).requires_grad_()
+    assert gradcheck(lambda f: grid.gather(grid.sites.replace_feats(f)), cells)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -85,29 +85,45 @@ def test_grid_is_bitwise_for_any_thread_count_and_batch(threads, dtype):
         threads(count)
         feats = points.feats.clone().requires_grad_()
         grid = tsl.CloudGrid(points, 12)
-        cells = grid.voxelize(feats)
-        back = grid.devoxelize(cells)
+        cells = grid.scatter(feats)
+        back = grid.gather(cells)
         (grad,) = torch.autograd.grad((back * points.feats).sum(), feats)
-        results.append((cells, back, grad))
+        results.append((cells.feats, back, grad))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-    cells, back, _ = results[0]
     for cloud in range(3):
         alone, rows = only(points, cloud)
-        grid = tsl.CloudGrid(alone, 12)
-        assert torch.equal(grid.voxelize(alone.feats), cells[cloud : cloud + 1])
-        assert torch.equal(grid.devoxelize(cells[cloud : cloud + 1]), back[rows])
+        own = tsl.CloudGrid(alone, 12).scatter(alone.feats)
+        assert torch.equal(own.feats, cells.feats[cells.coords[:, 0] == cloud])
+        assert torch.equal(tsl.CloudGrid(alone, 12).gather(own), back[rows])
+
+
+def test_cells_are_all_there_in_morton_order():
+    """So neighbours are found by descent; a strided layer is the dense one, borders included."""
+    points = random_cloud(channels=2)
+    sites = tsl.CloudGrid(points, 5).sites
+    assert sites.shape == (2 * 125, 0)
+    assert len(torch.unique(sites.coords, dim=0)) == 250
+    assert sites.coords[:, 1:].amin() == 0
+    assert sites.coords[:, 1:].amax() == 4
+    assert sites.level.is_morton
+    assert tsl.SparseTensor(torch.ones(250, 1), sites.coords).level.is_morton
+    x = sites.replace_feats(clouds.random_values(250, 2))
+    layer = spnn.Conv3d(2, 3, 3, 2, padding=1, bias=False).double()
+    dense = layer.weight.view(3, 3, 3, 2, 3).permute(4, 3, 0, 1, 2)
+    expected = nn.functional.conv3d(x.dense(), dense, stride=2, padding=1)
+    clouds.assert_close(layer(x).dense(), expected, tolerance=1e-12)
 
 
 def test_empty_clouds_have_no_grid():
     points = tsl.PointTensor(torch.ones(2, 3), torch.tensor([[1.0, 0, 0, 0], [4, 1, 1, 1]]), 6)
-    grid = tsl.CloudGrid(points, 4)
-    assert grid.num_clouds == 2
-    assert grid.voxelize(points.feats).shape == (2, 3, 4, 4, 4)
+    cells = tsl.CloudGrid(points, 4).scatter(points.feats)
+    assert torch.unique(cells.coords[:, 0]).tolist() == [1, 4]
+    assert cells.dense().shape == (6, 3, 4, 4, 4)
     nothing = tsl.PointTensor(torch.ones(0, 3), torch.ones(0, 4), 2)
     grid = tsl.CloudGrid(nothing, 4)
-    assert grid.voxelize(nothing.feats).shape == (0, 3, 4, 4, 4)
-    assert grid.devoxelize(torch.ones(0, 5, 4, 4, 4)).shape == (0, 5)
+    assert grid.scatter(nothing.feats).shape == (0, 3)
+    assert grid.gather(grid.sites.replace_feats(torch.ones(0, 5))).shape == (0, 5)
 
 
 # ---- PVConv
@@ -137,7 +153,8 @@ def test_pvconv_is_the_published_order_of_operations(normalize, with_se):
         grid[cloud, :, x, y, z] = torch.from_numpy(mean)
     for conv, norm in (layer.voxels[:2], layer.voxels[3:5]):
         assert norm.eps == 1e-4
-        grid = nn.functional.conv3d(grid, conv.weight, conv.bias, padding=1)
+        dense = conv.weight.view(3, 3, 3, *conv.weight.shape[1:]).permute(4, 3, 0, 1, 2)
+        grid = nn.functional.conv3d(grid, dense, conv.bias, padding=1)
         shape = (1, -1, 1, 1, 1)
         grid = (grid - norm.running_mean.view(shape)) / (norm.running_var + 1e-4).sqrt().view(shape)
         grid = grid * norm.weight.view(shape) + norm.bias.view(shape)
@@ -172,18 +189,42 @@ def test_pvconv_is_differentiable():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_pvconv_does_not_mix_clouds(dtype):
-    """In evaluation mode; up to the rounding of torch's convolution, which may see the batch."""
+    """In evaluation mode, to the last bit; the order of points only rounds their means."""
     points = random_cloud(300, batch_size=3, dtype=dtype)
     layer = settle(spnn.PVConv(4, 8, resolution=8, with_se=True)).to(dtype)
     with torch.no_grad():
         whole = layer(points).feats
         for cloud in range(3):
             alone, rows = only(points, cloud)
-            tolerance = clouds.TOLERANCE[dtype]
-            clouds.assert_close(whole[rows], layer(alone).feats, tolerance=tolerance)
+            assert torch.equal(whole[rows], layer(alone).feats)
         shuffle = torch.randperm(len(points), generator=torch.Generator().manual_seed(1))
         shuffled = tsl.PointTensor(points.feats[shuffle], points.coords[shuffle], 3)
+        tolerance = clouds.TOLERANCE[dtype]
         clouds.assert_close(layer(shuffled).feats, whole[shuffle], tolerance=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pvconv_is_bitwise_for_any_thread_count(threads, dtype):
+    """Forward and backward, in training."""
+    points = random_cloud(3000, 8, dtype=torch.float32).to(dtype)
+    layer = spnn.PVConv(8, 24, resolution=12, with_se=True).to(dtype)
+    results = []
+    for count in (1, 2, 3):
+        threads(count)
+        feats = points.feats.clone().requires_grad_()
+        out = layer(points.replace_feats(feats)).feats
+        leaves = (feats, *layer.parameters())
+        results.append((out, *torch.autograd.grad((out * out.detach()).sum(), leaves)))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_fused_pvconv_computes_the_same():
+    points = random_cloud()
+    layer = settle(spnn.PVConv(4, 6, resolution=6, with_se=True)).double()
+    fused = spnn.fuse(layer)
+    assert [type(part).__name__ for part in fused.voxels][:2] == ["Conv3d", "LeakyReLU"]
+    clouds.assert_close(fused(points).feats, layer(points).feats, tolerance=1e-10)
 
 
 @pytest.mark.parametrize("make", ["PVConv", "SPVConv"])

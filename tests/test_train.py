@@ -177,6 +177,38 @@ def test_training_is_repeatable(tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_views_turn_the_coordinates_wherever_they_stand():
+    """A quarter turn: x to y, y to -x; other features stay."""
+    seen = []
+
+    class Watch(nn.Module):
+        def forward(self, points):
+            seen.append(points)
+            return points.feats[:, :2]
+
+    xyz = clouds.random_values(5, 3, dtype=torch.float32)
+    other = clouds.random_values(5, 2, seed=1, dtype=torch.float32)
+    points = tsl.PointTensor(torch.cat([other, xyz], dim=1), xyz)
+    Segmentation(Watch(), ["a", "b"], views=4).probabilities(points)
+    assert len(seen) == 4
+    turned = torch.stack([-xyz[:, 1], xyz[:, 0], xyz[:, 2]], dim=1)
+    torch.testing.assert_close(seen[1].xyz, turned)
+    assert torch.equal(seen[1].feats, torch.cat([other, seen[1].xyz], dim=1))
+    assert torch.equal(points.xyz, xyz)
+
+
+@pytest.mark.parametrize("decay_norms", [False, True])
+def test_weight_decay_of_norms(tmp_path, decay_norms):
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    module = Segmentation(network, ["a", "b"], weight_decay=0.5, decay_norms=decay_norms)
+    module.trainer = SimpleNamespace(estimated_stepping_batches=10)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay[id(network[0].weight)] == 0.5
+    for free in (network[0].bias, network[1].weight, network[1].bias):
+        assert decay[id(free)] == (0.5 if decay_norms else 0.0)
+
+
 def test_module_arguments():
     network = nn.Identity()
     with pytest.raises(ValueError, match="Segmentation: optimizer must be one of sgd, adamw"):

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
+from torchsparse_lite.coordinates import Level
 from torchsparse_lite.errors import check_integer, check_shape, refuse
+from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.points import PointTensor, check_points
+from torchsparse_lite.tensor import SparseTensor, check_sparse
 
 __all__ = ["CloudGrid"]
 
@@ -20,7 +23,8 @@ class CloudGrid:
 
     The cube follows its cloud, not the metres: the mean of the points is its centre. Cell ``i`` is
     around position ``i``: a point adds to the cell that is nearest, and reads from the 8 around it.
-    What is known of the points is worked out once, however often features go to and fro.
+    What is known of the points is worked out once, however often features go to and fro; the same
+    goes for the kernel maps of the cells.
 
     Args:
         points: float coordinates; where the features are.
@@ -52,47 +56,59 @@ class CloudGrid:
         self.points = points
         self.resolution = int(resolution)
         self.normalize = normalize
-        present, cloud = torch.unique(points.batch.long(), return_inverse=True)
-        self.num_clouds = len(present)
-        position = self._positions(cloud)
-        cells = position.round().long()
-        rows = self._row(cloud, cells.unbind(1))
-        self._segments = ops.segments(rows, self.num_clouds * self.resolution**3)
+        present, cloud = torch.unique(points.batch, return_inverse=True)
+        axis = torch.arange(resolution, dtype=torch.int32, device=points.device)
+        cube = torch.cartesian_prod(axis.new_zeros(1), axis, axis, axis)
+        cells, self._rank, _, _ = ops.unique_coords(cube)
+        self.sites = self._sites(present, cells)
+        position = self._positions(cloud, len(present))
+        rows = self._row(cloud, position.round().long())
+        self._segments = ops.segments(rows, len(self.sites))
         self._corners = self._trilinear(cloud, position)
 
-    def voxelize(self, feats: Tensor) -> Tensor:
+    def scatter(self, feats: Tensor) -> SparseTensor:
         """Mean of the points in each cell; zero in a cell without points.
 
         Args:
             feats: (N, C) of the points.
 
         Returns:
-            (num_clouds, C, resolution, resolution, resolution), channels last in memory.
+            (V, C) at ``sites``; its ``dense()`` is (batch_size, C, resolution, ...).
         """
         wanted = (len(self.points), None)
-        check_shape("CloudGrid.voxelize: feats", feats, wanted, "Give one row per point.")
-        means, _ = ops.segment_reduce(feats, *self._segments, reduce="mean")
-        r = self.resolution
-        return means.view(self.num_clouds, r, r, r, feats.shape[1]).permute(0, 4, 1, 2, 3)
+        check_shape("CloudGrid.scatter: feats", feats, wanted, "Give one row per point.")
+        return self.sites.replace_feats(
+            ops.segment_reduce(feats, *self._segments, reduce="mean")[0]
+        )
 
-    def devoxelize(self, grid: Tensor) -> Tensor:
+    def gather(self, x: SparseTensor) -> Tensor:
         """Read cells at the points, trilinearly.
 
         Args:
-            grid: (num_clouds, C, resolution, resolution, resolution).
+            x: (V, C) at ``sites``.
 
         Returns:
-            (N, C), dtype of ``grid``.
+            (N, C), dtype of ``x``.
         """
-        wanted = (self.num_clouds, None, *(self.resolution,) * 3)
-        remedy = "Keep the cells that voxelize made; a convolution needs padding for that."
-        check_shape("CloudGrid.devoxelize: grid", grid, wanted, remedy)
-        cells = grid.permute(0, 2, 3, 4, 1).reshape(-1, grid.shape[1])
-        return ops.interpolate(cells, *self._corners)
+        check_sparse("CloudGrid.gather", x)
+        level = self.sites.level
+        if x.level is not level and not x.coords.equal(level.coords):
+            remedy = "Give what scatter made, through layers of stride 1."
+            refuse("CloudGrid.gather: x", f"at the grid's {len(level)} cells", repr(x), remedy)
+        return ops.interpolate(x.feats, *self._corners)
 
-    def _positions(self, cloud: Tensor) -> Tensor:
+    def _sites(self, present: Tensor, cells: Tensor) -> SparseTensor:
+        """(V, 0): every cell of every cube, in Morton order."""
+        coords = cells.repeat(len(present), 1)
+        coords[:, 0] = present.repeat_interleave(len(cells))
+        r, size = self.resolution, self.points.batch_size
+        level = Level(coords, (1, 1, 1), spatial_shape=(r, r, r), batch_size=size, is_morton=True)
+        feats = self.points.feats.new_empty((len(coords), 0))
+        return SparseTensor.from_level(feats, level, CoordinateManager())
+
+    def _positions(self, cloud: Tensor, num_clouds: int) -> Tensor:
         """(N, 3) in cells, from 0 to resolution - 1."""
-        segments = ops.segments(cloud, self.num_clouds)
+        segments = ops.segments(cloud, num_clouds)
         xyz = self.points.xyz.detach()
         xyz = xyz - ops.segment_reduce(xyz, *segments, reduce="mean")[0][cloud]
         if self.normalize:
@@ -105,12 +121,11 @@ class CloudGrid:
             xyz = (xyz + 1) / 2
         return (xyz * self.resolution).clamp(0, self.resolution - 1)
 
-    def _row(self, cloud: Tensor, cells: tuple[Tensor, ...]) -> Tensor:
-        """(N,) int64 row of a cell among those of all grids, z fastest."""
-        row = cloud
-        for axis in cells:
-            row = row * self.resolution + axis
-        return row
+    def _row(self, cloud: Tensor, cells: Tensor) -> Tensor:
+        """(N,) int64 row among the sites of the cells (N, 3) of a cloud."""
+        x, y, z = cells.unbind(1)
+        r = self.resolution
+        return cloud * r**3 + self._rank[(x * r + y) * r + z]
 
     def _trilinear(self, cloud: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (N, 8) and weights (N, 8) of the cells around each point."""
@@ -120,14 +135,14 @@ class CloudGrid:
         rows, weights = [], []
         for corner in product((0, 1), repeat=3):
             is_high = torch.tensor(corner, dtype=torch.bool, device=low.device)
-            rows.append(self._row(cloud, torch.where(is_high, high, low).unbind(1)))
+            rows.append(self._row(cloud, torch.where(is_high, high, low)))
             weights.append(torch.where(is_high, fraction, 1 - fraction).prod(1))
         return torch.stack(rows, dim=1), torch.stack(weights, dim=1)
 
 
 def check_resolution(function: str, resolution: int) -> None:
     """Raise unless ``resolution`` is a positive integer."""
-    remedy = "Give the cells per axis of the dense grid, for example 32."
+    remedy = "Give the cells per axis of the grid, for example 32."
     check_integer(f"{function}: resolution", resolution, remedy)
     if resolution < 1:
         refuse(f"{function}: resolution", "at least 1", resolution, remedy)

@@ -8,6 +8,8 @@ import json
 import logging
 import warnings
 from argparse import SUPPRESS
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,17 +46,37 @@ _NOISE = (
 
 def train(arguments: list[str]) -> None:
     """Train, validate after every epoch, keep the best and the last checkpoint."""
-    _Train(arguments).run()
+    with _quiet():
+        _Train(arguments).run()
 
 
 def validate(arguments: list[str]) -> None:
     """Scores by class of a trained network."""
-    _Validate(arguments).run()
+    with _quiet():
+        _Validate(arguments).run()
 
 
 def predict(arguments: list[str]) -> None:
     """Label files of scans, and where the time went."""
-    _Predict(arguments).run()
+    with _quiet():
+        _Predict(arguments).run()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without hints of libraries that are no use here."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in _NOISE:
+            warnings.filterwarnings("ignore", message)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 class _Command(LightningCLI):
@@ -64,10 +86,6 @@ class _Command(LightningCLI):
     description: ClassVar[str]
 
     def __init__(self, arguments: list[str]) -> None:
-        for logger in ("lightning.pytorch", "lightning.fabric"):
-            logging.getLogger(logger).setLevel(logging.WARNING)
-        for message in _NOISE:
-            warnings.filterwarnings("ignore", message)
         super().__init__(
             Segmentation,
             ScanData,

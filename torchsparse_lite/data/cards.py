@@ -113,16 +113,24 @@ class Card:
         """
         table = np.full(max(IGNORE, self.num_classes) + 1, self.ignored_raw, np.uint32)
         table[: self.num_classes] = self.raw_ids
+        return table[self.check_train(train)]
+
+    def check_train(self, train: Array) -> npt.NDArray[np.int64]:
+        """The train ids (N,) as int64.
+
+        Raises:
+            ValueError: one is neither a class nor 255.
+        """
         rows = np.asarray(train).astype(np.int64)
         wrong = (rows != IGNORE) & ((rows < 0) | (rows >= self.num_classes))
         if wrong.any():
             refuse(
-                f"Card.to_raw: train ids of card {self.name}",
+                f"Card: train ids of card {self.name}",
                 f"in [0, {self.num_classes}) or {IGNORE}",
                 int(rows[wrong][0]),
                 "Give the arg max over the classes of this card.",
             )
-        return table[rows]
+        return rows
 
     def __repr__(self) -> str:
         return f"Card({self.name!r}, {self.num_classes} classes)"

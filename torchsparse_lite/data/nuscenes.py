@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from torchsparse_lite.data.base import ScanDataset, chosen
 from torchsparse_lite.data.files import need_folder, read_json, read_labels
-from torchsparse_lite.data.scan import Array, Scan
+from torchsparse_lite.data.scan import IGNORE, Array, Scan
 from torchsparse_lite.data.scan_file import read_scan_file
 from torchsparse_lite.errors import check_choice, refuse
+from torchsparse_lite.whole_file import write_whole
 
 __all__ = ["NuScenesLidarseg"]
 
@@ -68,6 +69,7 @@ class NuScenesLidarseg(ScanDataset):
             check_choice(f"{_FUNCTION}: split", split, self.card.splits)
             version = version or str(self.card.splits[split]["version"])
         tables = self._version_folder(version)
+        self._part = split or tables.name
         by_token = {scene["token"]: scene["name"] for scene in self._table(tables, "scene")}
         wanted = self._wanted(split, scenes, set(by_token.values()))
         if has_labels is None:
@@ -159,6 +161,20 @@ class NuScenesLidarseg(ScanDataset):
         scan = read_scan_file(self.root / record["filename"], self.card, name=name)
         labels = self._read_labels(record["token"], len(scan))
         return replace(scan, labels=labels, pose=self._poses.get(name))
+
+    def prediction_path(self, name: str) -> Path:
+        """Where the challenge looks for it, below the folder of a submission."""
+        return Path("lidarseg", self._part, f"{self._files[name]['token']}_lidarseg.bin")
+
+    def write_prediction(
+        self, folder: str | Path, name: str, labels: npt.NDArray[np.int64]
+    ) -> Path:
+        """Write a prediction as the challenge reads it: uint8, train id plus one, 0 for none."""
+        path = Path(folder) / self.prediction_path(name)
+        ids = self.card.check_train(labels)
+        content = np.where(ids == IGNORE, 0, ids + 1).astype(np.uint8).tobytes()
+        write_whole(f"{_FUNCTION}.write_prediction", path, content, sync=False)
+        return path
 
     def _read_labels(self, token: str, count: int) -> npt.NDArray[np.int64] | None:
         if self._label_files is None or self._card_ids is None:

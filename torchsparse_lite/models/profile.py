@@ -25,10 +25,9 @@ class LayerProfile:
         name: in the network.
         kind: class of the layer.
         parameters: numbers it learns.
-        num_in: input rows, or cells of a dense grid.
-        num_out: output rows, or cells.
-        pairs: of its kernel map; the rows for a linear layer, all taps of all cells for a dense
-            convolution.
+        num_in: input rows.
+        num_out: output rows.
+        pairs: of its kernel map; the rows for a linear layer.
         macs: multiplications with an addition each.
         bytes: inputs, outputs and parameters, each once.
     """
@@ -87,7 +86,7 @@ def profile(model: nn.Module, *inputs: Any) -> Profile:
     """Run the network once, in evaluation mode and without gradients, and count.
 
     Args:
-        model: any network of convolutions, sparse and dense, and linear layers; left as it is.
+        model: any network of sparse convolutions and linear layers; left as it is.
         *inputs: what it is called with.
 
     Counted are the multiplications that a kernel map asks for, ``pairs * in_channels *
@@ -104,7 +103,7 @@ def profile(model: nn.Module, *inputs: Any) -> Profile:
     hooks = [
         module.register_forward_hook(watch(name))
         for name, module in model.named_modules()
-        if isinstance(module, (Conv3d, nn.Conv3d, nn.Linear))
+        if isinstance(module, (Conv3d, nn.Linear))
     ]
     was_training = [module for module in model.modules() if module.training]
     try:
@@ -123,15 +122,11 @@ def _profile_of(
     name: str, module: nn.Module, arguments: tuple[Any, ...], output: Any
 ) -> LayerProfile:
     x, y = _rows(arguments[0]), _rows(output)
-    is_dense = isinstance(module, nn.Conv3d)
     if isinstance(module, Conv3d):
         source: SparseTensor = arguments[0]
         target = arguments[1] if len(arguments) > 1 else None
         pairs = module.window.link("profile", source, target).kernel_map.num_pairs
         macs = pairs * module.in_channels * module.out_channels // module.groups
-    elif isinstance(module, nn.Conv3d):
-        pairs = y[:, 0].numel() * module.weight[0, 0].numel()
-        macs = y.numel() * module.weight[0].numel()
     else:
         pairs = len(x)
         macs = x.numel() * y.shape[-1]
@@ -141,8 +136,8 @@ def _profile_of(
         name=name,
         kind=type(module).__name__,
         parameters=_numbers(parameters),
-        num_in=x[:, 0].numel() if is_dense else len(x),
-        num_out=y[:, 0].numel() if is_dense else len(y),
+        num_in=len(x),
+        num_out=len(y),
         pairs=pairs,
         macs=macs,
         bytes=moved,

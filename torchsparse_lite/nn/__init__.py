@@ -31,7 +31,7 @@ from torchsparse_lite.nn.fuse import ConvReLU, fold_batch_norm, fuse
 from torchsparse_lite.nn.linear import Linear
 from torchsparse_lite.nn.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, SyncBatchNorm
 from torchsparse_lite.nn.point_set import FeaturePropagation, SetAbstraction
-from torchsparse_lite.nn.point_voxel import PVConv, SPVConv, SqueezeExcitation
+from torchsparse_lite.nn.point_voxel import PVConv, SPVConv
 from torchsparse_lite.nn.pooling import (
     AvgPool3d,
     GlobalAvgPool,
@@ -42,6 +42,7 @@ from torchsparse_lite.nn.pooling import (
     Unpool3d,
     Upsample,
 )
+from torchsparse_lite.nn.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
     "ELU",

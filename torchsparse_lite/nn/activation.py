@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""torch's layers that work number by number, for voxels and points: activations and Dropout."""
+"""torch's layers that work number by number, for voxels and points: activations and Dropout.
+
+torch's own kernels for some of them round the last numbers of a thread's share by another function
+than the others, so that a result depends on the threads and on the batch mates. Those are composed
+here of functions that do not.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from torchsparse_lite import ops
 from torchsparse_lite.features import Rows, check_rows
+from torchsparse_lite.ops.widen import sum_dtype
 
 __all__ = [
     "ELU",
@@ -38,6 +46,18 @@ class _OnFeats(nn.Module):
         return x.replace_feats(super().forward(x.feats))
 
 
+class _Composed(nn.Module):
+    """Calls ``value`` on the features; halves are computed in float32 and rounded once."""
+
+    def forward(self, x: Any) -> Any:
+        """Apply to every site."""
+        check_rows(type(self).__name__, x)
+        return x.replace_feats(self.value(x.feats.to(sum_dtype(x.dtype))).to(x.dtype))
+
+    def value(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
 class ReLU(_OnFeats, nn.ReLU):
     """``torch.nn.ReLU`` on the features."""
 
@@ -65,28 +85,55 @@ class PReLU(nn.PReLU):
         return x.replace_feats(x.feats.relu() + negative)
 
 
-class ELU(_OnFeats, nn.ELU):
+class ELU(_Composed, nn.ELU):
     """``torch.nn.ELU`` on the features."""
 
+    def value(self, x: Tensor) -> Tensor:
+        """x, and alpha * (exp(x) - 1) below 0."""
+        return torch.where(x > 0, x, self.alpha * torch.expm1(x.clamp_max(0)))
 
-class GELU(_OnFeats, nn.GELU):
+
+class GELU(_Composed, nn.GELU):
     """``torch.nn.GELU`` on the features."""
 
+    def value(self, x: Tensor) -> Tensor:
+        """X times the normal distribution's share below x."""
+        if self.approximate == "tanh":
+            inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
+            return 0.5 * x * (1 + torch.tanh(inner))
+        return 0.5 * x * (1 + torch.erf(x * math.sqrt(0.5)))
 
-class SiLU(_OnFeats, nn.SiLU):
+
+class SiLU(_Composed, nn.SiLU):
     """``torch.nn.SiLU`` on the features."""
 
+    def value(self, x: Tensor) -> Tensor:
+        """X times its sigmoid."""
+        return x * _sigmoid(x)
 
-class Mish(_OnFeats, nn.Mish):
+
+class Mish(_Composed, nn.Mish):
     """``torch.nn.Mish`` on the features."""
 
+    def value(self, x: Tensor) -> Tensor:
+        """X times tanh of its softplus."""
+        return x * torch.tanh(_softplus(x))
 
-class Softplus(_OnFeats, nn.Softplus):
+
+class Softplus(_Composed, nn.Softplus):
     """``torch.nn.Softplus`` on the features."""
 
+    def value(self, x: Tensor) -> Tensor:
+        """log(1 + exp(beta * x)) / beta; x itself beyond the threshold."""
+        return torch.where(x * self.beta > self.threshold, x, _softplus(x * self.beta) / self.beta)
 
-class Sigmoid(_OnFeats, nn.Sigmoid):
+
+class Sigmoid(_Composed, nn.Sigmoid):
     """``torch.nn.Sigmoid`` on the features."""
+
+    def value(self, x: Tensor) -> Tensor:
+        """1 / (1 + exp(-x))."""
+        return _sigmoid(x)
 
 
 class Tanh(_OnFeats, nn.Tanh):
@@ -107,3 +154,19 @@ class Dropout(_OnFeats, nn.Dropout):
 
 class Identity(_OnFeats, nn.Identity):
     """Gives back its input's features at the same coordinates."""
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)), of an exponential that cannot overflow."""
+    small = _exp_of_minus_abs(x)
+    return torch.where(x < 0, small, 1) / (1 + small)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)), of an exponential that cannot overflow."""
+    return torch.where(x < 0, 0, x) + torch.log1p(_exp_of_minus_abs(x))
+
+
+def _exp_of_minus_abs(x: Tensor) -> Tensor:
+    """At 0 its derivative is that from above, as in the conditions it is used with."""
+    return torch.exp(torch.where(x < 0, x, -x))

@@ -83,19 +83,19 @@ class SyncBatchNorm(BatchNorm):
 
     def _by_statistics_of_all(self, feats: Tensor) -> Tensor:
         wide = feats.to(sum_dtype(feats.dtype))
-        own = wide.new_tensor([len(wide)])
-        total = all_reduce(torch.cat([wide.sum(0), own]), self.process_group)
+        own, _ = ops.column_sums(wide)
+        total = all_reduce(torch.cat([own, own.new_tensor([len(wide)])]), self.process_group)
         count = total[-1].detach()
         if count == 1:
             remedy = "Use larger batches, GroupNorm, or eval()."
             refuse("SyncBatchNorm: feats", "of more than one site in training", 1, remedy)
         mean = total[:-1] / count.clamp_min(1)
-        centred = wide - mean
-        variance = all_reduce(centred.square().sum(0), self.process_group)
-        variance = variance / count.clamp_min(1)
+        centred = ops.scale_shift(wide, torch.ones_like(mean), -mean)
+        _, squares = ops.column_sums(centred, centred)
+        variance = all_reduce(squares, self.process_group) / count.clamp_min(1)
         if self.track_running_stats and count > 0:
             self._track(mean.detach(), variance.detach() * (count / (count - 1)))
-        normal = centred * torch.rsqrt(variance + self.eps)
+        normal = ops.scale_shift(centred, torch.rsqrt(variance + self.eps))
         return _affine(normal, self.weight, self.bias).to(feats.dtype)
 
     @classmethod

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Convolution of points through voxels: on a dense grid (PVConv) and on sparse cells (SPVConv).
+"""Convolution of points through voxels: on a full grid (PVConv) and on sparse cells (SPVConv).
 
 A coarse branch convolves voxels and is read back at the points; a fine branch is a linear layer,
 norm and ReLU for every point by itself. Their sum is the output.
@@ -7,55 +7,32 @@ norm and ReLU for every point by itself. Their sum is the output.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from torchsparse_lite.cloud_grid import CloudGrid, check_resolution
 from torchsparse_lite.errors import check_integer, check_type, refuse
 from torchsparse_lite.features import WRAP, check_rows
+from torchsparse_lite.nn.activation import LeakyReLU
 from torchsparse_lite.nn.compose import conv_norm_relu, shared_mlp
+from torchsparse_lite.nn.container import Sequential
+from torchsparse_lite.nn.conv import Conv3d
+from torchsparse_lite.nn.norm import BatchNorm
+from torchsparse_lite.nn.squeeze_excitation import SqueezeExcitation
 from torchsparse_lite.point_grid import PointGrid, Size, edge_lengths
 from torchsparse_lite.points import PointTensor
 
-__all__ = ["PVConv", "SPVConv", "SqueezeExcitation"]
+__all__ = ["PVConv", "SPVConv"]
 
-_NORM_EPS = 1e-4  # of the dense branch, as the published networks
+# Of the coarse branch of PVConv, as in the published networks.
+_NORM_EPS = 1e-4
 _SLOPE = 0.1
 
 
-class SqueezeExcitation(nn.Module):
-    """Scales every channel of a dense grid by a number in (0, 1) made from all channels' means.
-
-    Args:
-        channels: of the grid.
-        reduction: how many times narrower the layer between is; at least one channel stays.
-
-    Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
-    """
-
-    def __init__(self, channels: int, reduction: int = 8) -> None:
-        super().__init__()
-        width = max(channels // reduction, 1)
-        self.scale = nn.Sequential(
-            nn.Linear(channels, width, bias=False),
-            nn.ReLU(),
-            nn.Linear(width, channels, bias=False),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, grid: Tensor) -> Tensor:
-        """(B, channels, X, Y, Z) to the same shape."""
-        scale: Tensor = self.scale(grid.mean((2, 3, 4)))
-        return grid * scale[:, :, None, None, None]
-
-
 class PVConv(nn.Module):
-    """Point-voxel convolution: two dense convolutions on a grid around each cloud.
+    """Point-voxel convolution: two convolutions on a full grid around each cloud.
 
     For objects and rooms, which a coarse cube holds well; driving scenes are mostly empty, and
     there is :class:`SPVConv` for them.
-
-    The dense convolutions and norms are torch's own, and on a CPU their last bits depend on the
-    number of threads. With the same number, and in everything else here, the bits are the same.
 
     Args:
         in_channels: of the input.
@@ -63,7 +40,7 @@ class PVConv(nn.Module):
         kernel_size: taps per axis, odd.
         resolution: cells per axis of the grid.
         normalize: see :class:`~torchsparse_lite.CloudGrid`.
-        with_se: end the dense branch with squeeze-and-excitation.
+        with_se: end the coarse branch with squeeze-and-excitation.
 
     Raises:
         TypeError: a number is no integer.
@@ -91,11 +68,11 @@ class PVConv(nn.Module):
         self.in_channels = in_channels
         self.resolution = resolution
         self.normalize = normalize
-        self.voxels = nn.Sequential()
+        self.voxels = Sequential()
         for channels in (in_channels, out_channels):
-            conv = nn.Conv3d(channels, out_channels, kernel_size, padding=kernel_size // 2)
-            norm = nn.BatchNorm3d(out_channels, eps=_NORM_EPS)
-            self.voxels.extend([conv, norm, nn.LeakyReLU(_SLOPE)])
+            conv = Conv3d(channels, out_channels, kernel_size)
+            norm = BatchNorm(out_channels, eps=_NORM_EPS)
+            self.voxels.extend([conv, norm, LeakyReLU(_SLOPE)])
         if with_se:
             self.voxels.append(SqueezeExcitation(out_channels))
         self.points = shared_mlp(in_channels, out_channels)
@@ -119,7 +96,7 @@ class PVConv(nn.Module):
                 "Make one for this layer, or leave it out.",
             )
         _check_grid("PVConv", points, grid)
-        coarse = grid.devoxelize(self.voxels(grid.voxelize(points.feats)))
+        coarse = grid.gather(self.voxels(grid.scatter(points.feats)))
         return points.replace_feats(coarse + self.points(points).feats)
 
     def extra_repr(self) -> str:

@@ -61,7 +61,8 @@ class Segmentation(LightningModule):
         loss: of scores and labels.
         optimizer: "sgd" (Nesterov, momentum 0.9) or "adamw".
         learning_rate: highest of the schedule.
-        weight_decay: of all parameters with more than one axis; norms and biases go free.
+        weight_decay: of parameters with more than one axis.
+        decay_norms: of norms and biases too.
         warmup_steps: optimiser steps of linear warm-up before the cosine.
         seed: of dropout. Every batch starts from (seed, epoch, batch, rank), so a resumed run goes
             the same way as one that was never stopped.
@@ -77,6 +78,7 @@ class Segmentation(LightningModule):
         optimizer: str = "adamw",
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-2,
+        decay_norms: bool = False,
         warmup_steps: int = 0,
         seed: int = 0,
         views: int = 1,
@@ -91,6 +93,7 @@ class Segmentation(LightningModule):
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.decay_norms = decay_norms
         self.warmup_steps = warmup_steps
         self.seed = seed
         self.views = views
@@ -175,9 +178,11 @@ class Segmentation(LightningModule):
     def configure_optimizers(self) -> Any:
         """Optimiser, and its schedule by steps."""
         parameters = [p for p in self.parameters() if p.requires_grad]
+        decayed = [p for p in parameters if p.ndim > 1 or self.decay_norms]
+        free = [p for p in parameters if p.ndim <= 1 and not self.decay_norms]
         groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": decayed, "weight_decay": self.weight_decay},
+            {"params": free, "weight_decay": 0.0},
         ]
         if self.optimizer == "sgd":
             optimizer: torch.optim.Optimizer = torch.optim.SGD(
@@ -194,11 +199,13 @@ class Segmentation(LightningModule):
 
 
 def _rotated(points: PointTensor, angle: float) -> PointTensor:
-    """About z. The first three features follow if they are the coordinates."""
+    """About z. Features that are the coordinates follow, wherever they stand."""
     turn = points.coords.new_tensor(rotation_z(angle)[:2, :2])
     coords = points.coords.clone()
     coords[:, 1:3] = points.coords[:, 1:3] @ turn.T
-    feats = points.feats
-    if feats.shape[1] >= 3 and torch.equal(feats[:, :3], points.xyz.to(feats.dtype)):
-        feats = torch.cat([coords[:, 1:].to(feats.dtype), feats[:, 3:]], dim=1)
+    feats, xyz = points.feats.clone(), points.xyz.to(points.dtype)
+    for first in range(feats.shape[1] - 2):
+        columns = slice(first, first + 3)
+        if torch.equal(points.feats[:, columns], xyz):
+            feats[:, columns] = coords[:, 1:].to(feats.dtype)
     return PointTensor(feats, coords, points.batch_size)

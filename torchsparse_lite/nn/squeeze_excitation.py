@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Squeeze-and-excitation: channels weighed by what the whole cloud holds."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torchsparse_lite import ops
+from torchsparse_lite.nn.activation import ReLU, Sigmoid
+from torchsparse_lite.nn.container import Sequential
+from torchsparse_lite.nn.functional import global_avg_pool
+from torchsparse_lite.nn.linear import Linear
+from torchsparse_lite.points import PointTensor
+from torchsparse_lite.tensor import SparseTensor, check_sparse
+
+__all__ = ["SqueezeExcitation"]
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales every channel of a batch element by a number in (0, 1) made from all channels' means.
+
+    The means are over the occupied sites.
+
+    Args:
+        channels: of the input.
+        reduction: how many times narrower the layer between is; at least one channel stays.
+
+    Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
+    """
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        self.channels = channels
+        width = max(channels // reduction, 1)
+        self.scale = Sequential(
+            Linear(channels, width, bias=False),
+            ReLU(),
+            Linear(width, channels, bias=False),
+            Sigmoid(),
+        )
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        """(N, channels) to the same shape."""
+        check_sparse("SqueezeExcitation", x, self.channels)
+        means = global_avg_pool(x)
+        # One row per batch element; where it lies does not matter.
+        scale = self.scale(PointTensor(means, means.new_zeros((len(means), 3)).float())).feats
+        batch = x.coords[:, :1].long()
+        return x.replace_feats(
+            x.feats * ops.interpolate(scale, batch, scale.new_ones(batch.shape)).to(x.dtype)
+        )
