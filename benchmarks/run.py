@@ -73,7 +73,7 @@ def environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchsparse_lite": tsl.__version__,
+        "torchsparse_lite": _version(),
     }
 
 
@@ -84,6 +84,13 @@ def _processor() -> str:
         if found:
             return found.group(1).strip()
     return platform.processor() or platform.machine()
+
+
+def _version() -> str:
+    """Of the source tree, which need not be installed."""
+    text = (_ROOT.parent / "pyproject.toml").read_text()
+    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    return found.group(1) if found else tsl.__version__
 
 
 def _commit() -> str:

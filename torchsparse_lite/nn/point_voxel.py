@@ -88,7 +88,8 @@ class PVConv(nn.Module):
         if grid is None:
             r, normalize = self.resolution, self.normalize
             grid = CloudGrid(points, r, normalize=normalize, function="PVConv")
-        elif (grid.resolution, grid.normalize) != (self.resolution, self.normalize):
+        check_type("PVConv: grid", grid, CloudGrid, "Make one of these points, or leave it out.")
+        if (grid.resolution, grid.normalize) != (self.resolution, self.normalize):
             refuse(
                 "PVConv: grid",
                 f"of resolution {self.resolution} with normalize={self.normalize}",
@@ -151,7 +152,8 @@ class SPVConv(nn.Module):
         _check_input("SPVConv", points, self.in_channels)
         if grid is None:
             grid = PointGrid(points, self.voxel_size, function="SPVConv")
-        elif grid.voxel_size != self.voxel_size:
+        check_type("SPVConv: grid", grid, PointGrid, "Make one of these points, or leave it out.")
+        if grid.voxel_size != self.voxel_size:
             remedy = "Make one for this layer, or leave it out."
             refuse("SPVConv: grid", f"of voxel_size {self.voxel_size}", grid.voxel_size, remedy)
         _check_grid("SPVConv", points, grid)
