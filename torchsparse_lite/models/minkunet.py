@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
 from torchsparse_lite import nn as spnn
+from torchsparse_lite.channels import Joined
 from torchsparse_lite.errors import check_choice, refuse
-from torchsparse_lite.models.blocks import ResidualBlock
+from torchsparse_lite.models.blocks import BLOCKS, Kernel
 from torchsparse_lite.nn.compose import conv_norm_relu
 from torchsparse_lite.tensor import SparseTensor, cat
 
@@ -28,12 +28,16 @@ class Stage:
         transition: channels behind its strided convolution; None for those of the stage below
             (down: its input's, up: its own).
         mids: channels inside each block; None for ``channels``.
+        block: kind of the blocks, one of :data:`BLOCKS`.
+        kernel: which cells they look at.
     """
 
     channels: int
     depth: int = 2
     transition: int | None = None
     mids: tuple[int, ...] | None = None
+    block: str = "residual"
+    kernel: Kernel = field(default_factory=Kernel)
 
     def __post_init__(self) -> None:
         if self.depth < 0 or self.channels < 1 or len(self.mids or ()) not in (0, self.depth):
@@ -43,6 +47,7 @@ class Stage:
                 self,
                 "Give as many as depth says, or None.",
             )
+        check_choice("Stage: block", self.block, BLOCKS)
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,15 @@ class UNetShape:
         stem_kernel: their taps per axis.
         down: stages that halve the resolution each.
         up: stages that double it again; as many as ``down``.
+        project: the first block of each stage has a projection in its shortcut even if the channels
+            happen to agree, as in searched networks.
     """
 
     stem: tuple[int, ...]
     down: tuple[Stage, ...]
     up: tuple[Stage, ...]
     stem_kernel: int = 3
+    project: bool = False
 
     def __post_init__(self) -> None:
         if len(self.up) != len(self.down) or not self.stem:
@@ -163,13 +171,13 @@ class MinkUNet(nn.Module):
         self.down = nn.ModuleList()
         skips = [width]
         for stage in shape.down:
-            self.down.append(_Down(width, stage))
+            self.down.append(_Down(width, stage, project=shape.project))
             width = stage.channels
             skips.append(width)
         skips.pop()
         self.up = nn.ModuleList()
         for stage in shape.up:
-            self.up.append(_Up(width, skips.pop(), stage))
+            self.up.append(_Up(width, skips.pop(), stage, project=shape.project))
             width = stage.channels
         self.classifier = spnn.Linear(width, num_classes) if num_classes else nn.Identity()
 
@@ -207,11 +215,11 @@ class MinkUNet(nn.Module):
 class _Down(nn.Module):
     """Halves the resolution, then residual blocks."""
 
-    def __init__(self, in_channels: int, stage: Stage) -> None:
+    def __init__(self, in_channels: int, stage: Stage, *, project: bool) -> None:
         super().__init__()
         width = stage.transition or in_channels
         self.transition = conv_norm_relu(in_channels, width, 2, stride=2)
-        self.blocks = _blocks(width, stage)
+        self.blocks = _blocks(width, stage, project=project)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         result: SparseTensor = self.blocks(self.transition(x))
@@ -221,26 +229,35 @@ class _Down(nn.Module):
 class _Up(nn.Module):
     """Doubles the resolution, joins the skip connection, then residual blocks."""
 
-    def __init__(self, in_channels: int, skip_channels: int, stage: Stage) -> None:
+    def __init__(
+        self, in_channels: int, skip_channels: int, stage: Stage, *, project: bool
+    ) -> None:
         super().__init__()
         width = stage.transition or stage.channels
         self.transition = conv_norm_relu(in_channels, width, 2, stride=2, up=True)
-        self.blocks = _blocks(width + skip_channels, stage)
+        self.blocks = _blocks(Joined(width, skip_channels), stage, project=project)
 
     def forward(self, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
         result: SparseTensor = self.blocks(cat([self.transition(x), skip]))
         return result
 
 
-def _blocks(in_channels: int, stage: Stage) -> nn.Module:
-    """The residual blocks of a stage; without any, at most a projection to its channels."""
-    if not stage.depth and in_channels != stage.channels:
+def _blocks(in_channels: int, stage: Stage, *, project: bool) -> nn.Module:
+    """The blocks of a stage; without any, at most a projection to its channels."""
+    if not stage.depth and (project or in_channels != stage.channels):
         return conv_norm_relu(in_channels, stage.channels, 1)
-    widths = pairwise([in_channels] + [stage.channels] * stage.depth)
     mids = stage.mids or (stage.channels,) * stage.depth
-    return spnn.Sequential(
-        *(ResidualBlock(a, b, mid) for (a, b), mid in zip(widths, mids, strict=True))
-    )
+    blocks = spnn.Sequential()
+    for number, mid in enumerate(mids):
+        block = BLOCKS[stage.block](
+            in_channels if number == 0 else stage.channels,
+            stage.channels,
+            mid,
+            kernel=stage.kernel,
+            project=project and number == 0,
+        )
+        blocks.append(block)
+    return blocks
 
 
 def minkunet(

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: MIT
+"""Search of 3D architectures: spaces, supernets, costs, engines."""
+
+from torchsparse_lite.nas.arch import Arch, Value
+from torchsparse_lite.nas.space import Gene, SearchSpace, widths
+from torchsparse_lite.nas.spaces import SPACES, lidar, pvcnn_grid, search_space, spvnas
+from torchsparse_lite.nas.supernet import Supernet
+
+__all__ = [
+    "SPACES",
+    "Arch",
+    "Gene",
+    "SearchSpace",
+    "Supernet",
+    "Value",
+    "lidar",
+    "pvcnn_grid",
+    "search_space",
+    "spvnas",
+    "widths",
+]
