@@ -14,7 +14,7 @@ PACKAGE = ROOT / "torchsparse_lite"
 NAME = PACKAGE.name
 
 LAYERS = [
-    ("_native", "host_memory"),
+    ("_native", "host_memory", "machine"),
     ("ops",),
     ("kernel_map",),
     ("coordinates",),

@@ -18,7 +18,7 @@ from torchsparse_lite.models.spvcnn import SPVCNN
 from torchsparse_lite.point_grid import PointGrid, Size, edge_lengths
 from torchsparse_lite.points import PointTensor
 
-__all__ = ["ScanStatistics", "count_scans", "estimate"]
+__all__ = ["ScanStatistics", "count_scans", "estimate", "levels_of"]
 
 _REACH = ConvGeometry.same(5)
 _HALVING = ConvGeometry((2, 2, 2), (2, 2, 2))
@@ -95,7 +95,7 @@ def estimate(network: nn.Module, statistics: Sequence[ScanStatistics]) -> Profil
     layers: list[LayerProfile] = []
     for name, module in network.named_modules():
         if isinstance(module, spnn.Conv3d):
-            fine, coarse = _levels(name, len(network.unet.down))
+            fine, coarse = levels_of(name, len(network.unet.down))
             if fine == coarse:
                 pairs = counts.pairs(fine, module.window.geometry.offsets)
             else:
@@ -124,8 +124,8 @@ def _counts_for(network: SPVCNN, statistics: Sequence[ScanStatistics]) -> ScanSt
     )
 
 
-def _levels(name: str, halvings: int) -> tuple[int, int]:
-    """Finer and coarser level that a convolution of an SPVCNN connects."""
+def levels_of(name: str, halvings: int) -> tuple[int, int]:
+    """Finer and coarser level that a module of the U-Net of an SPVCNN connects, by its name."""
     part, *rest = name.removeprefix("unet.").split(".")
     if part == "stem":
         return 0, 0
