@@ -85,6 +85,12 @@ class Supernet(nn.Module):
         """The architecture that ``forward`` computes."""
         return self._active
 
+    @property
+    def subnet(self) -> nn.Module:
+        """The active subnet as it is described; its tensors have no memory."""
+        network: nn.Module = self.__dict__["_network"]
+        return network
+
     def set_active_subnet(self, arch: Arch) -> None:
         """Compute as this architecture from now on."""
         network = self._skeleton(arch)
