@@ -68,8 +68,15 @@ def environment() -> dict[str, Any]:
         "commit": _commit(),
         "machine_id": re.sub(r"[^a-z0-9]+", "-", machine["processor"].lower()).strip("-"),
         **machine,
-        "torchsparse_lite": tsl.__version__,
+        "torchsparse_lite": _version(),
     }
+
+
+def _version() -> str:
+    """Of the source tree, which need not be installed."""
+    text = (_ROOT.parent / "pyproject.toml").read_text()
+    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    return found.group(1) if found else tsl.__version__
 
 
 def _commit() -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from house_form import FORM
 from two_grounds import BUILDING, POINTS, ROAD, write_two_grounds
 
 pytest.importorskip("lightning", reason="the extra train is not installed")
@@ -134,7 +135,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, scans, config):
     killed = start(*arguments, die_at=5)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     before = weights(tmp_path / "killed")
-    resumed = start(*arguments, die_at=-1)
+    resumed = start(*arguments, die_at=1)  # long past, unless it begins anew
     assert resumed.returncode == 0, resumed.stderr
     after = weights(tmp_path / "killed")
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -213,6 +214,10 @@ def test_other_settings_are_no_resuming(tmp_path, scans, config, capsys):
     assert "train: model.learning_rate must be as in" in one_message(capsys.readouterr().err)
     assert cli.main([*arguments, "--resume", "--data.seed=5", "--model.network.width=0.25"]) == 1
     assert "model.network and data.seed must be as in" in one_message(capsys.readouterr().err)
+    assert cli.main([*arguments, "--resume", "--trainer.precision=bf16-mixed"]) == 1
+    message = one_message(capsys.readouterr().err)
+    assert "train: trainer.precision must be as in" in message
+    assert "got 'bf16-mixed'" in message
     assert (run / "config.yaml").read_bytes() == before
     more = ("--resume", "--trainer.max_epochs=2", "--run")
     moved = run.rename(tmp_path / "moved")
@@ -287,7 +292,8 @@ def test_ctrl_c_stops_and_resuming_goes_on(tmp_path, scans, config):
     assert stopped.returncode == 130, stopped.stderr
     assert "tsl train: stopped" in stopped.stderr
     assert "Traceback" not in stopped.stderr
-    resumed = start(*arguments, die_at=-1)
+    assert len(weights(run)) > 0
+    resumed = start(*arguments, die_at=1)  # long past, unless it begins anew
     assert resumed.returncode == 0, resumed.stderr
     whole = start(*train_arguments(config, scans, tmp_path / "whole", *arguments[-2:-1]), die_at=-1)
     assert whole.returncode == 0, whole.stderr
@@ -378,7 +384,24 @@ def test_wrong_arguments(tmp_path, scans, config, capsys, more, status, words):
 def test_an_unknown_recipe(capsys):
     assert cli.main(["train", "--config", "postmodern"]) == 1
     message = one_message(capsys.readouterr().err)
-    assert "one of the recipes modern, small, spvnas, got 'postmodern'" in message
+    assert FORM.match(message.removeprefix("tsl train: "))
+    assert "train: --config must be a file or one of the recipes modern, small, spvnas" in message
+    assert "got 'postmodern'" in message
+    assert cli.main(["validate", "--run", "nowhere"]) == 1
+    assert FORM.match(one_message(capsys.readouterr().err).removeprefix("tsl validate: "))
+    assert cli.main(["train", "--config"]) == 2
+    assert "--config" in capsys.readouterr().err
+
+
+def test_configs_need_not_be_files(tmp_path, config, monkeypatch, capsys):
+    """A path from the home folder, and the settings themselves."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = ["--config=~/tiny.yaml", "--config", "{model: {learning_rate: 0.5}}"]
+    with pytest.raises(SystemExit):
+        cli.main(["train", *given, "--print_config"])
+    printed = capsys.readouterr().out
+    assert "learning_rate: 0.5" in printed
+    assert "width: 0.125" in printed
 
 
 def test_a_wrong_key_in_the_config_file(tmp_path, scans, config, capsys):

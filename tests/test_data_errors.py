@@ -310,6 +310,7 @@ def table(*rows):
 
 @table(
     ("card name", FileNotFoundError, ["semantickitti", "kitty"], lambda: data.load_card("kitty")),
+    ("train ids", TypeError, ["integers", "float64"], lambda: CARD.to_raw(np.array([0.9]))),
     ("train id", ValueError, ["19", "255"], lambda: CARD.to_raw(np.array([3, 19]))),
     ("raw id", ValueError, ["70000"], lambda: CARD.to_train(np.array([70000]))),
     ("negative", ValueError, ["-3"], lambda: CARD.to_train(np.array([-3]))),
@@ -393,7 +394,7 @@ def test_broken_cards(tmp_path, text, words):
 
 
 def test_an_unlabelled_prediction_of_another_length(tmp_path):
-    path = data.write_label_file(tmp_path / "p.label", np.zeros(4, np.int64), CARD)
+    path = data.write_prediction_file(tmp_path / "p.label", np.zeros(4, np.int64), CARD)
     words = [path, "one per point (5", "4 labels"]
     provoke(ValueError, words, lambda: data.read_label_file(path, CARD, 5))
 

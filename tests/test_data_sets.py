@@ -134,7 +134,7 @@ def test_one_scan_by_its_files(tiny, tmp_path):
     np.testing.assert_array_equal(scan.labels, opened[0].labels)
     assert scan.name == "000000"
     prediction = np.arange(len(scan)) % 19
-    path = data.write_label_file(tmp_path / "new" / "000000.label", prediction, opened.card)
+    path = data.write_prediction_file(tmp_path / "new" / "000000.label", prediction, opened.card)
     again, instances = data.read_label_file(path, opened.card, len(scan))
     np.testing.assert_array_equal(again, prediction)
     assert not instances.any()
@@ -191,10 +191,15 @@ def test_nuscenes_predictions_are_the_challenges(tiny, tmp_path):
     """uint8 from 1 to 16, one file per key frame of the LiDAR, named by its token."""
     _, opened = tiny("nuscenes_lidarseg")
     name = opened.names[0]
-    path = opened.write_prediction(tmp_path / "out", name, np.array([0, 15, data.IGNORE]))
+    labels = np.arange(len(opened[0])) % 16
+    labels[3] = data.IGNORE
+    path = opened.write_prediction(tmp_path / "out", name, labels)
     assert path.parent == tmp_path / "out" / "lidarseg" / "mini_val"
     assert path.name == f"d{name[1:]}_lidarseg.bin"
-    assert path.read_bytes() == bytes([1, 16, 0])
+    expected = bytes(0 if n == 3 else n % 16 + 1 for n in range(len(labels)))
+    assert path.read_bytes() == expected
+    again = data.read_prediction_file(path, opened.card, len(labels))
+    np.testing.assert_array_equal(again, labels)
     with pytest.raises(ValueError, match=r"train ids of card nuscenes_lidarseg must be in \[0, 16"):
         opened.write_prediction(tmp_path, name, np.array([16]))
 

@@ -61,6 +61,26 @@ def test_the_42_of_minkunet42_are_its_convolutions():
     assert sum(conv.kernel_size != (1, 1, 1) for conv in convs) == 42
 
 
+def test_profile_sees_a_target_however_it_is_given():
+    sites = clouds.surface_coords(8)
+    x = tsl.SparseTensor(torch.ones(len(sites), 2), sites)
+    target = tsl.SparseTensor(torch.ones(3, 1), sites[:3])
+
+    class Net(nn.Module):
+        def __init__(self, *, by_name):
+            super().__init__()
+            self.conv = spnn.Conv3d(2, 4, submanifold=False, padding=1)
+            self.by_name = by_name
+
+        def forward(self, x):
+            return self.conv(x, target=target) if self.by_name else self.conv(x, target)
+
+    (one,), (other,) = (models.profile(Net(by_name=n), x).layers for n in (True, False))
+    assert one == other
+    assert one.num_out == 3
+    assert one.pairs < models.profile(spnn.Conv3d(2, 4), x).layers[0].pairs
+
+
 def test_unknown_presets_are_refused():
     with pytest.raises(ValueError, match=r"UNetShape.preset: name must be one of 18, 34, 42"):
         models.minkunet("50")

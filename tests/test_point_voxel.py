@@ -219,6 +219,16 @@ def test_pvconv_is_bitwise_for_any_thread_count(threads, dtype):
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+def test_gradients_of_a_whole_cloud_keep_their_digits():
+    """Of squeeze-and-excitation: a hundred thousand terms, summed in double."""
+    count = 100_000
+    scale = torch.ones(1, 4, requires_grad=True)
+    index, weight = torch.zeros(count, 1, dtype=torch.int64), torch.ones(count, 1)
+    terms = clouds.random_values(count, 4, dtype=torch.float32) + 1
+    (grad,) = torch.autograd.grad((tsl.ops.interpolate(scale, index, weight) * terms).sum(), scale)
+    torch.testing.assert_close(grad[0], terms.double().sum(0).float(), rtol=1e-7, atol=0)
+
+
 def test_fused_pvconv_computes_the_same():
     points = random_cloud()
     layer = settle(spnn.PVConv(4, 6, resolution=6, with_se=True)).double()

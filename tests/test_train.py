@@ -177,6 +177,22 @@ def test_training_is_repeatable(tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.parametrize("classes", [13, 19, 20])
+def test_losses_are_bitwise_for_any_number_of_threads(threads, classes):
+    """Values and gradients; torch's own softmax is not, beyond 16 classes."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(50_021, classes, generator=generator)
+    labels = torch.randint(0, classes, (len(scores),), generator=generator)
+    results = []
+    for count in (1, 2, 3):
+        threads(count)
+        leaf = scores.clone().requires_grad_()
+        loss = SegmentationLoss(lovasz=1.0)(leaf, labels)
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaf)))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
 def test_views_turn_the_coordinates_wherever_they_stand():
     """A quarter turn: x to y, y to -x; other features stay."""
     seen = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A dense grid around each cloud, and the way between its cells and the points."""
+"""A full grid around each cloud, and the way between its cells and the points."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class CloudGrid:
         TypeError: an argument is of another type.
         ValueError: ``resolution`` is not positive; coordinates that are not finite.
 
-    Memory of a grid: clouds * resolution**3 * channels.
+    Memory: clouds * resolution**3 * channels for features, and up to 27 pairs of 8 bytes a cell for
+    the kernel map that its layers share.
 
     Source: Liu et al., "Point-Voxel CNN", NeurIPS 2019, section 4.
     """

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from torchsparse_lite.errors import refuse
@@ -35,17 +37,15 @@ def write_whole(
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        if sync:
-            _sync_folder(path.parent)
     except OSError as error:
-        refuse(
-            f"{function}: {path}",
-            "writable",
-            error.strerror or error,
-            f"Make room for {len(content) / 1e6:.1f} MB or choose another folder, then run again: "
-            "files that were there are unchanged.",
-            error=OSError,
-        )
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        way_out = f"Make room for {len(content) / 1e6:.1f} MB" if is_full else "Choose another path"
+        remedy = f"{way_out}, then run again: files that were there are unchanged."
+        cause = error.strerror or error
+        refuse(f"{function}: {path}", "writable", cause, remedy, error=type(error))
+    if sync:
+        with suppress(OSError):  # some file systems cannot; the content is on the disk
+            _sync_folder(path.parent)
 
 
 def _write(path: Path, content: bytes | memoryview, *, sync: bool) -> None:

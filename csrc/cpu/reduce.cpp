@@ -12,9 +12,11 @@ namespace tsl::cpu {
 namespace {
 
 constexpr int64_t kRowsPerTask = 256;
-constexpr int64_t kRowsPerSum = 1024;  // of a whole column: few enough sums to add up in the end
-constexpr int64_t kPrefetchRows = 16;  // rows of a segment lie anywhere: ask for them ahead
-constexpr int64_t kSumChannels = 64;   // summed at once in double: a segment can be a whole cloud
+constexpr int64_t kRowsPerSum = 1024;     // of a whole column: few enough sums to add up in the end
+constexpr int64_t kPrefetchTerms = 16;    // rows of a segment lie anywhere: ask for them ahead
+constexpr int64_t kSumChannels = 64;      // summed at once
+constexpr int64_t kFewSegments = 64;      // so few that threads would wait for each other
+constexpr int64_t kChannelsPerTask = 16;  // then; a line of the cache of float
 
 /// body(row) for every row, in blocks handed out to threads.
 template <class Body>
@@ -23,6 +25,45 @@ void for_each_row(int64_t rows, int threads, const Body& body) {
     const int64_t end = std::min(rows, (task + 1) * kRowsPerTask);
     for (int64_t row = task * kRowsPerTask; row < end; ++row) body(row);
   });
+}
+
+/// body(segment, first, last) for every segment and all of its channels [first, last), in pieces
+/// that are handed out to threads. Few segments are long ones: their channels are shared out too.
+template <class Body>
+void for_each_segment(const int64_t* ptr, int64_t segments, int64_t channels, int threads,
+                      const Body& body) {
+  const int64_t terms = std::max<int64_t>(ptr[segments] - ptr[0], 1);
+  const int64_t rows = std::clamp<int64_t>(kRowsPerTask * segments / terms, 1, kRowsPerTask);
+  const int64_t width = segments < kFewSegments ? kChannelsPerTask : std::max<int64_t>(channels, 1);
+  const int64_t groups = (segments + rows - 1) / rows;
+  const int64_t parts = (channels + width - 1) / width;
+  parallel_tasks(groups * parts, threads, [&](int64_t task, int) {
+    const int64_t first = task % parts * width;
+    const int64_t last = std::min(channels, first + width);
+    const int64_t end = std::min(segments, (task / parts + 1) * rows);
+    for (int64_t segment = task / parts * rows; segment < end; ++segment) {
+      body(segment, first, last);
+    }
+  });
+}
+
+/// to[c] = sum over the terms [begin, end) of factor(i) * row(i)[c], for c in [first, last),
+/// divided by `divisor`. Summed in double: a segment can be a whole cloud.
+template <class T, class Row, class Factor>
+void sum_terms(int64_t begin, int64_t end, int64_t last_term, int64_t first, int64_t last,
+               double divisor, const Row& row, const Factor& factor, T* to) {
+  for (; first < last; first += kSumChannels) {
+    const int64_t count = std::min(kSumChannels, last - first);
+    double sum[kSumChannels];
+    std::fill(sum, sum + count, 0.0);
+    for (int64_t i = begin; i < end; ++i) {
+      const T* const x = row(i) + first;
+      __builtin_prefetch(row(std::min(i + kPrefetchTerms, last_term)) + first);
+      const double f = factor(i);
+      for (int64_t c = 0; c < count; ++c) sum[c] += f * static_cast<double>(x[c]);
+    }
+    for (int64_t c = 0; c < count; ++c) to[first + c] = static_cast<T>(sum[c] / divisor);
+  }
 }
 
 /// A stored number in the type that computes with it.
@@ -122,38 +163,31 @@ void max_pool_backward(const PairTiles& pairs, const T* grad_out, const int32_t*
 template <class T>
 void segment_reduce(const T* feats, const int64_t* order, const int64_t* ptr, int64_t segments,
                     int64_t channels, Reduce reduce, T* out, int64_t* argmax, int threads) {
-  const int64_t last = ptr[segments] - 1;
-  for_each_row(segments, threads, [&](int64_t segment) {
-    T* const y = out + segment * channels;
-    if (reduce == Reduce::kMax) {
-      std::fill(y, y + channels, T(0));
-      int64_t* const where = argmax + segment * channels;
-      std::fill(where, where + channels, int64_t{-1});
-      for (int64_t i = ptr[segment]; i < ptr[segment + 1]; ++i) {
-        const T* const x = feats + order[i] * channels;
-        for (int64_t c = 0; c < channels; ++c) {
-          if (where[c] < 0 || beats(x[c], y[c])) {
-            y[c] = x[c];
-            where[c] = order[i];
+  const int64_t last_term = ptr[segments] - 1;
+  for_each_segment(
+      ptr, segments, channels, threads, [&](int64_t segment, int64_t first, int64_t last) {
+        T* const y = out + segment * channels;
+        const int64_t begin = ptr[segment], end = ptr[segment + 1];
+        if (reduce == Reduce::kMax) {
+          std::fill(y + first, y + last, T(0));
+          int64_t* const where = argmax + segment * channels;
+          std::fill(where + first, where + last, int64_t{-1});
+          for (int64_t i = begin; i < end; ++i) {
+            const T* const x = feats + order[i] * channels;
+            for (int64_t c = first; c < last; ++c) {
+              if (where[c] < 0 || beats(x[c], y[c])) {
+                y[c] = x[c];
+                where[c] = order[i];
+              }
+            }
           }
+          return;
         }
-      }
-      return;
-    }
-    const int64_t rows = ptr[segment + 1] - ptr[segment];
-    const double scale = reduce == Reduce::kMean && rows > 1 ? static_cast<double>(rows) : 1.0;
-    for (int64_t first = 0; first < channels; first += kSumChannels) {
-      const int64_t count = std::min(kSumChannels, channels - first);
-      double sum[kSumChannels];
-      std::fill(sum, sum + count, 0.0);
-      for (int64_t i = ptr[segment]; i < ptr[segment + 1]; ++i) {
-        const T* const x = feats + order[i] * channels + first;
-        __builtin_prefetch(feats + order[std::min(i + kPrefetchRows, last)] * channels + first);
-        for (int64_t c = 0; c < count; ++c) sum[c] += static_cast<double>(x[c]);
-      }
-      for (int64_t c = 0; c < count; ++c) y[first + c] = static_cast<T>(sum[c] / scale);
-    }
-  });
+        const bool is_mean = reduce == Reduce::kMean && end - begin > 1;
+        sum_terms(
+            begin, end, last_term, first, last, is_mean ? static_cast<double>(end - begin) : 1.0,
+            [&](int64_t i) { return feats + order[i] * channels; }, [](int64_t) { return 1.0; }, y);
+      });
 }
 
 template <class T>
@@ -180,21 +214,27 @@ void interpolate_backward(const T* grad_out, const int64_t* index, const T* weig
     if (index[j] >= 0) ++ptr[static_cast<size_t>(index[j]) + 2];
   }
   for (size_t row = 2; row < ptr.size(); ++row) ptr[row] += ptr[row - 1];
-  std::vector<int64_t> term(static_cast<size_t>(ptr.back()));
-  for (int64_t j = 0; j < count * terms; ++j) {
-    if (index[j] >= 0) {
-      term[static_cast<size_t>(ptr[static_cast<size_t>(index[j]) + 1]++)] = j;
+  const auto known = static_cast<size_t>(ptr.back());
+  std::vector<int64_t> source(known);
+  std::vector<T> factor(known);
+  for (int64_t i = 0, j = 0; i < count; ++i) {
+    for (; j < (i + 1) * terms; ++j) {
+      if (index[j] < 0) continue;
+      const auto place = static_cast<size_t>(ptr[static_cast<size_t>(index[j]) + 1]++);
+      source[place] = i;
+      factor[place] = weight[j];
     }
   }
-  for_each_row(rows, threads, [&](int64_t row) {
-    T* const to = grad_feats + row * channels;
-    std::fill(to, to + channels, T(0));
-    for (int64_t i = ptr[static_cast<size_t>(row)]; i < ptr[static_cast<size_t>(row) + 1]; ++i) {
-      const int64_t j = term[static_cast<size_t>(i)];
-      const T* const g = grad_out + j / terms * channels;
-      for (int64_t c = 0; c < channels; ++c) to[c] += weight[j] * g[c];
-    }
-  });
+  const int64_t last_term = ptr[static_cast<size_t>(rows)] - 1;
+  for_each_segment(
+      ptr.data(), rows, channels, threads, [&](int64_t row, int64_t first, int64_t last) {
+        sum_terms(
+            ptr[static_cast<size_t>(row)], ptr[static_cast<size_t>(row) + 1], last_term, first,
+            last, 1.0,
+            [&](int64_t i) { return grad_out + source[static_cast<size_t>(i)] * channels; },
+            [&](int64_t i) { return static_cast<double>(factor[static_cast<size_t>(i)]); },
+            grad_feats + row * channels);
+      });
 }
 
 template <class S>

@@ -16,7 +16,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "train": ("training", "train a network by a recipe"),
     "validate": ("training", "scores of a trained network"),
-    "predict": ("training", "label scans, in the format of a SemanticKITTI submission"),
+    "predict": ("training", "label scans, in the format of the data set's benchmark"),
     "simulate": ("simulate", "write streets as a LiDAR sees them, labelled"),
     "view": ("view", "show a scan, its labels, a prediction"),
     "doctor": ("doctor", "say what this machine and this installation have"),

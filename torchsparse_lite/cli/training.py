@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import warnings
 from argparse import SUPPRESS
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ _RECIPES = files("torchsparse_lite") / "recipes"
 _RECIPE_NAMES = sorted(path.name.removesuffix(".yaml") for path in _RECIPES.iterdir())
 _CONFIG = "config.yaml"
 _RUN = "runs/segmentation"
+_BOUND = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
+"""Settings of the trainer that a run keeps; it may go on longer, or with another logger."""
 _NOISE = (
     "LightningCLI's args parameter",
     ".*LeafSpec",
@@ -104,7 +107,7 @@ class _Command(LightningCLI):
                 "description": self.description,
                 "exit_on_error": False,
             },
-            args=_with_recipes(arguments),
+            args=_with_recipes(self.name, arguments),
             run=False,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -153,7 +156,7 @@ class _Command(LightningCLI):
         print(scores.table(self.model.classes))
         path = self.folder / "scores.json"
         text = json.dumps(scores.as_dict(self.model.classes), indent=2) + "\n"
-        write_whole(f"tsl {self.name}", path, text.encode())
+        write_whole(self.name, path, text.encode())
         print(f"written to {path}")
 
 
@@ -166,7 +169,7 @@ class _Train(_Command):
 
     def __init__(self, arguments: list[str]) -> None:
         if "--resume" in arguments:
-            arguments = _of_a_run(arguments)
+            arguments = _of_a_run(self.name, arguments)
         super().__init__(arguments)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -211,7 +214,7 @@ class _Train(_Command):
         elif self.config["init"]:
             self.load(self.config["init"])
         if self.trainer.is_global_zero and last is None:
-            write_whole("tsl train", self.folder / _CONFIG, self._config_text().encode())
+            write_whole(self.name, self.folder / _CONFIG, self._config_text().encode())
         keep_host_memory()
         self.trainer.fit(self.model, self.datamodule, ckpt_path=last, weights_only=True)
         self.report()
@@ -227,18 +230,24 @@ class _Train(_Command):
         """Raise unless the run that goes on is the one that was begun."""
         load = needs_extra("tsl train", "yaml", "train").safe_load
         begun, given = load((self.folder / _CONFIG).read_text()), load(self._config_text())
-        free = {"data": ("root", "val", "predict", "workers")}
+        bound = {
+            "model": given["model"].keys(),
+            "data": given["data"].keys() - {"root", "val", "predict", "workers"},
+            "trainer": _BOUND,
+        }
+        # A setting that the library did not have then is not in the file.
         changed = [
             f"{part}.{key}"
-            for part in ("model", "data")
-            for key in {**begun[part], **given[part]}
-            if begun[part].get(key) != given[part].get(key) and key not in free.get(part, ())
+            for part, keys in bound.items()
+            for key in given[part]
+            if key in keys and key in begun[part] and begun[part][key] != given[part][key]
         ]
         if changed:
+            part, key = changed[0].split(".")
             refuse(
                 f"train: {' and '.join(changed)}",
                 f"as in {self.folder / _CONFIG} to go on with --resume",
-                "another setting",
+                repr(given[part][key]),
                 "Leave --config and these arguments out, or give another --run.",
             )
 
@@ -254,7 +263,7 @@ class _OfTrained(_Command):
     """What is done with a trained network."""
 
     def __init__(self, arguments: list[str]) -> None:
-        super().__init__(_of_a_run(arguments))
+        super().__init__(_of_a_run(self.name, arguments))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -314,7 +323,7 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _with_recipes(arguments: list[str]) -> list[str]:
+def _with_recipes(command: str, arguments: list[str]) -> list[str]:
     """``--config name`` becomes the path of our recipe of that name, unless it is a file."""
     result = list(arguments)
     for index, argument in enumerate(result):
@@ -323,17 +332,18 @@ def _with_recipes(arguments: list[str]) -> list[str]:
             continue
         place = index if equals else index + 1
         value = value if equals else "".join(result[place : place + 1])
-        if Path(value).is_file():
+        is_name = re.fullmatch(r"[\w.-]+", value) and not Path(value).is_file()
+        if not is_name:  # a path, or the config itself
             continue
         if value not in _RECIPE_NAMES:
             rule = f"a file or one of the recipes {', '.join(_RECIPE_NAMES)}"
-            refuse("--config: value", rule, repr(value), "Check the path or the name.")
+            refuse(f"{command}: --config", rule, repr(value), "Check the path or the name.")
         recipe = str(_RECIPES / f"{value}.yaml")
         result[place] = f"{flag}={recipe}" if equals else recipe
     return result
 
 
-def _of_a_run(arguments: list[str]) -> list[str]:
+def _of_a_run(command: str, arguments: list[str]) -> list[str]:
     """Put the config of the run before the arguments, unless these name another."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--run", default=_RUN)
@@ -346,7 +356,7 @@ def _of_a_run(arguments: list[str]) -> list[str]:
     if config.is_file():
         return ["--config", str(config), *arguments]
     return refuse(
-        f"--run: {given.run}",
+        f"{command}: --run {given.run}",
         f"the folder of a run, with {_CONFIG}",
         "none",
         "Give the folder that tsl train wrote, or --config and --checkpoint.",

@@ -7,7 +7,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from torchsparse_lite.data import card_names, load_card, read_label_file, read_scan_file
+from torchsparse_lite.data import card_names, load_card, read_prediction_file, read_scan_file
 from torchsparse_lite.viz import draw_scan, has_display, show_scan
 
 __all__ = ["view"]
@@ -18,7 +18,7 @@ def view(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser("tsl view", description=view.__doc__)
     parser.add_argument("scan", type=Path, help=".bin file")
     parser.add_argument("--label", type=Path, help="its .label file")
-    parser.add_argument("--prediction", type=Path, help="a predicted .label file")
+    parser.add_argument("--prediction", type=Path, help="a file that tsl predict wrote")
     parser.add_argument("--png", type=Path, help="write panels to this file instead of a window")
     parser.add_argument(
         "--card", default="semantickitti", help=f"{', '.join(card_names())}, or a file of your own"
@@ -29,7 +29,7 @@ def view(arguments: list[str]) -> None:
     scan = read_scan_file(options.scan, card, options.label, label_map=options.label_map)
     prediction = None
     if options.prediction is not None:
-        prediction, _ = read_label_file(
+        prediction = read_prediction_file(
             options.prediction, card, len(scan), label_map=options.label_map
         )
     if options.png is None and has_display():

@@ -19,7 +19,12 @@ from torchsparse_lite.data.nuscenes import NuScenesLidarseg
 from torchsparse_lite.data.s3dis import S3DIS
 from torchsparse_lite.data.samples import SegmentationSamples, labels_of, points_of
 from torchsparse_lite.data.scan import IGNORE, Scan
-from torchsparse_lite.data.scan_file import read_label_file, read_scan_file, write_label_file
+from torchsparse_lite.data.scan_file import (
+    read_label_file,
+    read_prediction_file,
+    read_scan_file,
+    write_prediction_file,
+)
 from torchsparse_lite.data.semantickitti import SemanticKITTI
 from torchsparse_lite.data.shapenet_part import ShapeNetPart
 from torchsparse_lite.data.transforms import (
@@ -71,8 +76,9 @@ __all__ = [
     "open_dataset",
     "points_of",
     "read_label_file",
+    "read_prediction_file",
     "read_scan_file",
-    "write_label_file",
+    "write_prediction_file",
 ]
 
 

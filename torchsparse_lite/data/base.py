@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from torchsparse_lite.data.cards import Card, load_card
 from torchsparse_lite.data.scan import Scan
-from torchsparse_lite.data.scan_file import write_label_file
+from torchsparse_lite.data.scan_file import write_prediction_file
 from torchsparse_lite.errors import check_choice, refuse
 
 __all__ = ["ScanDataset", "chosen"]
@@ -62,7 +62,7 @@ class ScanDataset(Dataset[Scan]):
     def write_prediction(
         self, folder: str | Path, name: str, labels: npt.NDArray[np.int64]
     ) -> Path:
-        """Write a prediction in the format of the data set's labels.
+        """Write a prediction as the benchmark of the data set reads it.
 
         Args:
             folder: of predictions.
@@ -72,7 +72,7 @@ class ScanDataset(Dataset[Scan]):
         Returns:
             The path of the file.
         """
-        return write_label_file(Path(folder) / self.prediction_path(name), labels, self.card)
+        return write_prediction_file(Path(folder) / self.prediction_path(name), labels, self.card)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -21,6 +21,7 @@ _FOLDERS = (_PACKAGE / "datasets", _PACKAGE.parent / "datasets")  # in a wheel; 
 _UNKNOWN = -1
 Color = tuple[int, int, int]
 LabelMap = Mapping[int, str | None]
+PREDICTIONS = ("label", "uint8")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Card:
         units: of the numbers in the files.
         groups: train ids that belong together: things (which have instances) and the ground below
             them, or the parts of each ShapeNet category.
+        predictions: how files of predictions are written: "label" (uint32, the label id of the
+            class) or "uint8" (one byte, the train id plus one, 0 for none).
     """
 
     name: str
@@ -63,6 +66,7 @@ class Card:
     remission_max: float = 1.0
     views: tuple[str, ...] = ("top", "range")
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    predictions: str = "label"
 
     @property
     def num_classes(self) -> int:
@@ -119,16 +123,21 @@ class Card:
         """The train ids (N,) as int64.
 
         Raises:
+            TypeError: they are no integers.
             ValueError: one is neither a class nor 255.
         """
-        rows = np.asarray(train).astype(np.int64)
+        given, remedy = np.asarray(train), "Give the arg max over the classes of this card."
+        if not np.issubdtype(given.dtype, np.integer):
+            where = f"Card.check_train: train ids of card {self.name}"
+            refuse(where, "integers", given.dtype, remedy, error=TypeError)
+        rows = given.astype(np.int64)
         wrong = (rows != IGNORE) & ((rows < 0) | (rows >= self.num_classes))
         if wrong.any():
             refuse(
-                f"Card: train ids of card {self.name}",
+                f"Card.check_train: train ids of card {self.name}",
                 f"in [0, {self.num_classes}) or {IGNORE}",
                 int(rows[wrong][0]),
-                "Give the arg max over the classes of this card.",
+                remedy,
             )
         return rows
 
@@ -191,6 +200,9 @@ def _card_of(path: Path, content: Any) -> Card:
         refuse(where, "complete and without unknown keys", str(wrong), remedy)
     if len(set(card.classes)) != len(card.classes):
         refuse(where, "a list of different class names", list(card.classes), remedy)
+    if card.predictions not in PREDICTIONS:
+        rule = f"one of {', '.join(PREDICTIONS)} in predictions"
+        refuse(where, rule, card.predictions, remedy)
     for map_name, ids in card.label_maps.items():
         strange = set(ids.values()) - {None, *card.classes}
         if strange:

@@ -13,10 +13,9 @@ import numpy.typing as npt
 
 from torchsparse_lite.data.base import ScanDataset, chosen
 from torchsparse_lite.data.files import need_folder, read_json, read_labels
-from torchsparse_lite.data.scan import IGNORE, Array, Scan
+from torchsparse_lite.data.scan import Array, Scan
 from torchsparse_lite.data.scan_file import read_scan_file
 from torchsparse_lite.errors import check_choice, refuse
-from torchsparse_lite.whole_file import write_whole
 
 __all__ = ["NuScenesLidarseg"]
 
@@ -165,16 +164,6 @@ class NuScenesLidarseg(ScanDataset):
     def prediction_path(self, name: str) -> Path:
         """Where the challenge looks for it, below the folder of a submission."""
         return Path("lidarseg", self._part, f"{self._files[name]['token']}_lidarseg.bin")
-
-    def write_prediction(
-        self, folder: str | Path, name: str, labels: npt.NDArray[np.int64]
-    ) -> Path:
-        """Write a prediction as the challenge reads it: uint8, train id plus one, 0 for none."""
-        path = Path(folder) / self.prediction_path(name)
-        ids = self.card.check_train(labels)
-        content = np.where(ids == IGNORE, 0, ids + 1).astype(np.uint8).tobytes()
-        write_whole(f"{_FUNCTION}.write_prediction", path, content, sync=False)
-        return path
 
     def _read_labels(self, token: str, count: int) -> npt.NDArray[np.int64] | None:
         if self._label_files is None or self._card_ids is None:

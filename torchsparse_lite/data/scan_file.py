@@ -10,10 +10,15 @@ import numpy.typing as npt
 
 from torchsparse_lite.data.cards import Card
 from torchsparse_lite.data.files import read_labels, read_rows, remission_of
-from torchsparse_lite.data.scan import Array, Scan
+from torchsparse_lite.data.scan import IGNORE, Array, Scan
 from torchsparse_lite.whole_file import write_whole
 
-__all__ = ["read_label_file", "read_scan_file", "write_label_file"]
+__all__ = [
+    "read_label_file",
+    "read_prediction_file",
+    "read_scan_file",
+    "write_prediction_file",
+]
 
 
 def read_scan_file(
@@ -74,22 +79,52 @@ def read_label_file(
     return labels, (words >> 16).astype(np.int32)
 
 
-def write_label_file(path: str | Path, labels: npt.NDArray[np.int64], card: Card) -> Path:
-    """Write a prediction as a data set's label file; the folder is made if needed.
+def write_prediction_file(path: str | Path, labels: npt.NDArray[np.int64], card: Card) -> Path:
+    """Write a prediction as the benchmark of the data set reads it; the folder is made if needed.
 
     Args:
         path: of the file.
         labels: (N,) train ids, 255 for none.
-        card: has the label id of each class.
+        card: has the format, and the label id of each class.
 
     Returns:
         The path.
 
     Raises:
+        TypeError: the train ids are no integers.
         ValueError: a train id is no class.
         OSError: the file could not be written; an earlier one is as it was.
     """
     path = Path(path)
-    content = card.to_raw(labels).astype("<u4").tobytes()
-    write_whole("write_label_file", path, content, sync=False)
+    if card.predictions == "uint8":
+        train = card.check_train(labels)
+        content = np.where(train == IGNORE, 0, train + 1).astype("u1").tobytes()
+    else:
+        content = card.to_raw(labels).astype("<u4").tobytes()
+    write_whole("write_prediction_file", path, content, sync=False)
     return path
+
+
+def read_prediction_file(
+    path: str | Path, card: Card, count: int, *, label_map: str = "official"
+) -> npt.NDArray[np.int64]:
+    """What :func:`write_prediction_file` wrote.
+
+    Args:
+        path: of the file.
+        card: has the format, and label maps.
+        count: points of the scan.
+        label_map: of the card.
+
+    Returns:
+        (count,) int64 train ids, 255 for none.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another number of labels, or an unknown one.
+    """
+    if card.predictions != "uint8":
+        return read_label_file(path, card, count, label_map=label_map)[0]
+    written: Array = read_labels("read_prediction_file", Path(path), count, "u1")
+    train = written.astype(np.int64) - 1
+    return card.check_train(np.where(train < 0, IGNORE, train))

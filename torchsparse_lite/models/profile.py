@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.features import Features
 from torchsparse_lite.nn.conv import Conv3d
-from torchsparse_lite.tensor import SparseTensor
+from torchsparse_lite.nn.window import Target
 
 __all__ = ["LayerProfile", "Profile", "layer_profile", "profile"]
 
@@ -91,18 +91,22 @@ def profile(model: nn.Module, *inputs: Any) -> Profile:
         *inputs: what it is called with.
 
     Counted are the multiplications that a kernel map asks for, ``pairs * in_channels *
-    out_channels / groups``, as SPVNAS does; norms, activations and interpolation are not.
+    out_channels / groups``, as SPVNAS does; norms, activations, interpolation and torch's own dense
+    convolutions are not.
     """
     layers: list[LayerProfile] = []
 
     def watch(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-            layers.append(_profile_of(name, module, arguments, output))
+        def hook(
+            module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any
+        ) -> None:
+            target = arguments[1] if len(arguments) > 1 else options.get("target")
+            layers.append(_profile_of(name, module, arguments[0], target, output))
 
         return hook
 
     hooks = [
-        module.register_forward_hook(watch(name))
+        module.register_forward_hook(watch(name), with_kwargs=True)
         for name, module in model.named_modules()
         if isinstance(module, (Conv3d, nn.Linear))
     ]
@@ -120,13 +124,11 @@ def profile(model: nn.Module, *inputs: Any) -> Profile:
 
 
 def _profile_of(
-    name: str, module: nn.Module, arguments: tuple[Any, ...], output: Any
+    name: str, module: nn.Module, source: Any, target: Target | None, output: Any
 ) -> LayerProfile:
-    x, y = _rows(arguments[0]), _rows(output)
+    x, y = _rows(source), _rows(output)
     pairs = len(x)
     if isinstance(module, Conv3d):
-        source: SparseTensor = arguments[0]
-        target = arguments[1] if len(arguments) > 1 else None
         pairs = module.window.link("profile", source, target).kernel_map.num_pairs
     return layer_profile(name, module, len(x), len(y), pairs, bytes_per_number=x.element_size())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""PVCNN and PVCNN++: networks of points and dense voxels."""
+"""PVCNN and PVCNN++: networks of points and full grids of voxels."""
 
 from __future__ import annotations
 

@@ -36,6 +36,9 @@ __all__ = [
     "Tanh",
 ]
 
+_LEAST = {torch.float32: -88.0, torch.float64: -709.0}
+_LARGE = 40.0
+
 
 class _OnFeats(nn.Module):
     """Calls torch's own forward on the features of a SparseTensor or a PointTensor."""
@@ -157,16 +160,11 @@ class Identity(_OnFeats, nn.Identity):
 
 
 def _sigmoid(x: Tensor) -> Tensor:
-    """1 / (1 + exp(-x)), of an exponential that cannot overflow."""
-    small = _exp_of_minus_abs(x)
-    return torch.where(x < 0, small, 1) / (1 + small)
+    """1 / (1 + exp(-x)); below the bound, where the exponential would overflow, it is 0 anyway."""
+    bound = _LEAST[x.dtype]
+    return 1 / (1 + torch.exp(-x.clamp_min(bound)))
 
 
 def _softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)), of an exponential that cannot overflow."""
-    return torch.where(x < 0, 0, x) + torch.log1p(_exp_of_minus_abs(x))
-
-
-def _exp_of_minus_abs(x: Tensor) -> Tensor:
-    """At 0 its derivative is that from above, as in the conditions it is used with."""
-    return torch.exp(torch.where(x < 0, x, -x))
+    """log(1 + exp(x)); above the bound it is x to the last bit."""
+    return torch.where(x > _LARGE, x, torch.log1p(torch.exp(x.clamp_max(_LARGE))))

@@ -88,7 +88,8 @@ class PVConv(nn.Module):
         if grid is None:
             r, normalize = self.resolution, self.normalize
             grid = CloudGrid(points, r, normalize=normalize, function="PVConv")
-        elif (grid.resolution, grid.normalize) != (self.resolution, self.normalize):
+        check_type("PVConv: grid", grid, CloudGrid, "Make one of these points, or leave it out.")
+        if (grid.resolution, grid.normalize) != (self.resolution, self.normalize):
             refuse(
                 "PVConv: grid",
                 f"of resolution {self.resolution} with normalize={self.normalize}",
@@ -151,8 +152,8 @@ class SPVConv(nn.Module):
         _check_input("SPVConv", points, self.in_channels)
         if grid is None:
             grid = PointGrid(points, self.voxel_size, function="SPVConv")
-        else:
-            grid.check_fits("SPVConv", points, self.voxel_size)
+        check_type("SPVConv: grid", grid, PointGrid, "Make one of these points, or leave it out.")
+        grid.check_fits("SPVConv", points, self.voxel_size)
         coarse = self.voxels(grid.scatter(points.feats, grid.sites))
         return points.replace_feats(grid.gather(coarse) + self.points(points).feats)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from torch import nn
 
 from torchsparse_lite import ops
+from torchsparse_lite.errors import check_integer, refuse
 from torchsparse_lite.nn.activation import ReLU, Sigmoid
 from torchsparse_lite.nn.container import Sequential
 from torchsparse_lite.nn.functional import global_avg_pool
@@ -30,6 +31,10 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
+        remedy = "Give how many times narrower the layer between is, for example 8."
+        check_integer("SqueezeExcitation: reduction", reduction, remedy)
+        if reduction < 1:
+            refuse("SqueezeExcitation: reduction", "at least 1", reduction, remedy)
         self.channels = channels
         width = max(channels // reduction, 1)
         self.scale = Sequential(

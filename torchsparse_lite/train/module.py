@@ -114,10 +114,10 @@ class Segmentation(LightningModule):
 
     def probabilities(self, points: PointTensor) -> Tensor:
         """(N, K) class probabilities, averaged over ``views`` rotations about z."""
-        total = self(points).float().softmax(1)
+        total = _probabilities(self(points))
         for view in range(1, self.views):
             turned = _rotated(points, 2 * math.pi * view / self.views)
-            total = total + self(turned).float().softmax(1)
+            total = total + _probabilities(self(turned))
         mean: Tensor = total / self.views
         return mean
 
@@ -196,6 +196,10 @@ class Segmentation(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+def _probabilities(scores: Tensor) -> Tensor:
+    return scores.float().log_softmax(1).exp()
 
 
 def _rotated(points: PointTensor, angle: float) -> PointTensor:
