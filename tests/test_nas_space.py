@@ -68,7 +68,10 @@ def test_released_space_has_the_released_ranges():
     assert space.by_name["down.0.transition"].options == tuple(range(4, 33, 4))
     assert space.by_name["up.3.mids.1"].options == tuple(range(16, 129, 4))
     assert nas.spvnas(16).by_name["down.0.mids.0"].options == (16, 32, 48)
-    assert nas.spvnas(4, min_depth=2).by_name["up.1.depth"].options == (2,)
+    half = nas.spvnas(4, width=0.5, voxel_size=0.2)
+    assert half.name == "spvnas-4-0.5-0.2"
+    assert half.by_name["down.0.channels"].options == tuple(range(8, 25, 4))
+    assert half.build(half.largest).voxel_size == 0.2
 
 
 def test_a_released_network_has_its_parameters():
@@ -86,9 +89,20 @@ def test_a_released_network_has_its_parameters():
         from_net_config({k: v for k, v in config.items() if k != "upsample.3.feature"})
 
 
-@pytest.mark.parametrize("name", nas.SPACES)
-def test_draws_are_of_the_space_and_repeatable(name):
-    space = nas.search_space(name)
+KINDS = [
+    ("spvnas", {}),
+    ("spvnas", {"quantum": 16}),
+    ("lidar", {}),
+    ("lidar", {"name": "narrow", "quantum": 16, "voxel_sizes": (0.1,)}),
+    ("pvcnn", {}),
+    ("pvcnn", {"preset": "shapenet"}),
+    ("pvcnn", {"preset": "s3dis++"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+def test_draws_are_of_the_space_and_repeatable(kind, options):
+    space = nas.search_space(kind, **options)
     archs = [space.sample(np.random.default_rng(seed)) for seed in range(20)]
     assert archs == [space.sample(np.random.default_rng(seed)) for seed in range(20)]
     assert len(set(archs)) > 5
@@ -180,5 +194,7 @@ def test_what_is_no_architecture_is_refused():
             nas.Arch.from_json(text)
     with pytest.raises(ValueError, match=r"Arch.from_json: schema must be 1, got 2"):
         nas.Arch.from_json(arch.to_json().replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(ValueError, match="search_space: name must be one of spvnas-4"):
+    with pytest.raises(ValueError, match="search_space: kind must be one of spvnas"):
         nas.search_space("darts")
+    with pytest.raises(TypeError, match="search_space: options must be those of lidar"):
+        nas.search_space("lidar", color=1)

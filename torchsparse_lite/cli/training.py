@@ -49,24 +49,24 @@ _NOISE = (
 
 def train(arguments: list[str]) -> None:
     """Train, validate after every epoch, keep the best and the last checkpoint."""
-    with _quiet():
-        _Train(arguments).run()
+    with quiet():
+        TrainCommand(arguments).run()
 
 
 def validate(arguments: list[str]) -> None:
     """Scores by class of a trained network."""
-    with _quiet():
-        _Validate(arguments).run()
+    with quiet():
+        ValidateCommand(arguments).run()
 
 
 def predict(arguments: list[str]) -> None:
     """Label files of scans, and where the time went."""
-    with _quiet():
-        _Predict(arguments).run()
+    with quiet():
+        PredictCommand(arguments).run()
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without hints of libraries that are no use here."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
@@ -82,15 +82,16 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-class _Command(LightningCLI):
+class RunCommand(LightningCLI):
     """The arguments that all three have, and what they make: network, scans and trainer."""
 
     name: ClassVar[str]
     description: ClassVar[str]
+    trains: ClassVar[type[Segmentation]] = Segmentation
 
     def __init__(self, arguments: list[str]) -> None:
         super().__init__(
-            Segmentation,
+            self.trains,
             ScanData,
             save_config_callback=None,
             trainer_defaults={
@@ -160,7 +161,7 @@ class _Command(LightningCLI):
         print(f"written to {path}")
 
 
-class _Train(_Command):
+class TrainCommand(RunCommand):
     name = "train"
     description = (
         "Train a network, validate it, keep its best and its last checkpoint. Recipes that "
@@ -259,7 +260,7 @@ class _Best(ModelCheckpoint):
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})
 
 
-class _OfTrained(_Command):
+class TrainedCommand(RunCommand):
     """What is done with a trained network."""
 
     def __init__(self, arguments: list[str]) -> None:
@@ -281,7 +282,7 @@ class _OfTrained(_Command):
         self.load(self.config["checkpoint"] or (best if best.is_file() else folder / "last.ckpt"))
 
 
-class _Validate(_OfTrained):
+class ValidateCommand(TrainedCommand):
     name = "validate"
     description = "Scores of a trained network on the scans of data.val, class by class."
 
@@ -295,7 +296,7 @@ class _Validate(_OfTrained):
         self.report()
 
 
-class _Predict(_OfTrained):
+class PredictCommand(TrainedCommand):
     name = "predict"
     description = "Label the scans of data.predict with a trained network."
 

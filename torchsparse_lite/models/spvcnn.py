@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from torchsparse_lite import nn as spnn
-from torchsparse_lite.errors import refuse
+from torchsparse_lite.errors import check_type, refuse
 from torchsparse_lite.models.minkunet import PRESETS, MinkUNet, UNetShape
 from torchsparse_lite.nn.compose import shared_mlp
 from torchsparse_lite.point_grid import PointGrid
@@ -96,8 +96,8 @@ class SPVCNN(nn.Module):
         """
         if grid is None:
             grid = PointGrid(points, self.voxel_size, function="SPVCNN")
-        else:
-            grid.check_fits("SPVCNN", points, self.voxel_size)
+        check_type("SPVCNN: grid", grid, PointGrid, "Make one of these points, or leave it out.")
+        grid.check_fits("SPVCNN", points, self.voxel_size)
         points = self.input(points)
         half = len(self.unet.down)
         z = points

@@ -2,6 +2,7 @@
 """Search of 3D architectures: spaces, supernets, costs, engines."""
 
 from torchsparse_lite.nas.arch import Arch, Value
+from torchsparse_lite.nas.derived import derived
 from torchsparse_lite.nas.space import Gene, SearchSpace, widths
 from torchsparse_lite.nas.spaces import SPACES, lidar, pvcnn_grid, search_space, spvnas
 from torchsparse_lite.nas.supernet import Supernet
@@ -13,6 +14,7 @@ __all__ = [
     "SearchSpace",
     "Supernet",
     "Value",
+    "derived",
     "lidar",
     "pvcnn_grid",
     "search_space",

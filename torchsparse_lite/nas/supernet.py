@@ -14,6 +14,7 @@ from torchsparse_lite.errors import refuse
 from torchsparse_lite.nas.arch import Arch
 from torchsparse_lite.nas.sharing import layouts_of, take, union
 from torchsparse_lite.nas.space import SearchSpace
+from torchsparse_lite.nas.spaces import search_space
 
 __all__ = ["Supernet"]
 
@@ -28,15 +29,17 @@ class Supernet(nn.Module):
     computes, is the same to the last bit, and gradients reach the shared weights.
 
     Args:
-        space: whose networks these are.
+        space: whose networks these are; or its ``kind`` and options, as for
+            :func:`~torchsparse_lite.nas.search_space`.
         **options: of the networks, such as ``in_channels`` and ``num_classes``.
 
     Source: weights shared by leading channels as in Tang et al., "Searching Efficient 3D
     Architectures with Sparse Point-Voxel Convolution", ECCV 2020.
     """
 
-    def __init__(self, space: SearchSpace, **options: Any) -> None:
+    def __init__(self, space: SearchSpace | dict[str, Any], **options: Any) -> None:
         super().__init__()
+        space = space if isinstance(space, SearchSpace) else search_space(**space)
         self.space = space
         self.options = options
         skeletons = [self._skeleton(arch) for arch in space.covering()]

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from torchsparse_lite.errors import check_choice
+from torchsparse_lite.errors import check_choice, refuse
 from torchsparse_lite.nas.space import SearchSpace
 from torchsparse_lite.nas.spaces.lidar import lidar
 from torchsparse_lite.nas.spaces.pvcnn import pvcnn_grid
@@ -13,17 +14,28 @@ from torchsparse_lite.nas.spaces.spvnas import spvnas
 
 __all__ = ["SPACES", "lidar", "pvcnn_grid", "search_space", "spvnas"]
 
-SPACES: dict[str, Callable[[], SearchSpace]] = {
-    "spvnas-4": lambda: spvnas(4),
-    "spvnas-16": lambda: spvnas(16),
+SPACES: dict[str, Callable[..., SearchSpace]] = {
+    "spvnas": spvnas,
     "lidar": lidar,
-    "pvcnn-shapenet": lambda: pvcnn_grid("shapenet"),
-    "pvcnn-s3dis": lambda: pvcnn_grid("s3dis"),
-    "pvcnn-s3dis++": lambda: pvcnn_grid("s3dis++"),
+    "pvcnn": pvcnn_grid,
 }
+"""Functions that make a space, by the name of the kind."""
 
 
-def search_space(name: str) -> SearchSpace:
-    """The space of this name, a key of :data:`SPACES`."""
-    check_choice("search_space: name", name, SPACES)
-    return SPACES[name]()
+def search_space(kind: str, **options: Any) -> SearchSpace:
+    """A space by the name of its kind.
+
+    Args:
+        kind: a key of :data:`SPACES`.
+        **options: of the function.
+
+    Raises:
+        TypeError: the function has no such option.
+        ValueError: no such kind.
+    """
+    check_choice("search_space: kind", kind, SPACES)
+    try:
+        return SPACES[kind](**options)
+    except TypeError as wrong:
+        remedy = f"See nas.{SPACES[kind].__name__}."
+        refuse("search_space: options", f"those of {kind}", str(wrong), remedy, error=TypeError)

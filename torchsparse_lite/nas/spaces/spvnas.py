@@ -17,32 +17,35 @@ __all__ = ["from_net_config", "spvnas", "to_net_config"]
 _LOW = (32, 16, 32, 64, 128, 128, 64, 48, 48)
 _HIGH = (32, 48, 96, 192, 384, 384, 192, 128, 128)
 _SHARE = 8  # middle and transition channels go from an eighth to all of the stage's most
-_STEM = _HIGH[0]
 _DOWN = len(_HIGH) // 2
 _BLOCKS = 2
 _VOXEL_SIZE_M = 0.05
 
 
-def spvnas(quantum: int = 4, *, min_depth: int = 1) -> SearchSpace:
+def spvnas(
+    quantum: int = 4, *, width: float = 1.0, voxel_size: float = _VOXEL_SIZE_M
+) -> SearchSpace:
     """Channels of stages, blocks and transitions, and one or two blocks a stage.
 
     Args:
         quantum: channels are multiples of it: 4 as in the released networks, 16 as in the code
             since June 2023.
-        min_depth: blocks of a stage, at least; 2 in the first half of the published training.
+        width: factor on all ranges; 1 as released.
+        voxel_size: edge length in metres; 0.05 as released.
 
     Source: Tang et al., "Searching Efficient 3D Architectures with Sparse Point-Voxel Convolution",
     ECCV 2020; ranges of mit-han-lab/spvnas.
     """
     genes: list[Gene] = []
+    lows, highs = ([int(c * width) for c in channels] for channels in (_LOW, _HIGH))
     for number in range(1, len(_HIGH)):
         stage = _stage_name(number)
-        high = _HIGH[number]
-        inner = _HIGH[number - 1] if number <= _DOWN else high
+        high = highs[number]
+        inner = highs[number - 1] if number <= _DOWN else high
         genes += [
-            widths(f"{stage}.channels", _LOW[number], high, quantum),
+            widths(f"{stage}.channels", lows[number], high, quantum),
             widths(f"{stage}.transition", inner // _SHARE, inner, quantum),
-            Gene(f"{stage}.depth", tuple(range(min_depth, _BLOCKS + 1))),
+            Gene(f"{stage}.depth", tuple(range(1, _BLOCKS + 1))),
         ]
         for block in range(_BLOCKS):
             deeper = frozenset[Value](range(block + 1, _BLOCKS + 1))
@@ -50,8 +53,14 @@ def spvnas(quantum: int = 4, *, min_depth: int = 1) -> SearchSpace:
             genes.append(
                 widths(f"{stage}.mids.{block}", high // _SHARE, high, quantum, needs=needs)
             )
-    suffix = "" if min_depth == 1 else f"-depth{min_depth}"
-    return SearchSpace(f"spvnas-{quantum}{suffix}", tuple(genes), _network)
+
+    def network(arch: Arch, **options: Any) -> SPVCNN:
+        return _network(arch, highs[0], **{"voxel_size": voxel_size, **options})
+
+    name = f"spvnas-{quantum}"
+    if (width, voxel_size) != (1.0, _VOXEL_SIZE_M):
+        name += f"-{width:g}-{voxel_size:g}"
+    return SearchSpace(name, tuple(genes), network)
 
 
 def _stage_name(number: int) -> str:
@@ -59,11 +68,11 @@ def _stage_name(number: int) -> str:
     return f"down.{number - 1}" if number <= _DOWN else f"up.{number - 1 - _DOWN}"
 
 
-def _network(arch: Arch, **options: Any) -> SPVCNN:
+def _network(arch: Arch, stem: int, **options: Any) -> SPVCNN:
     stages = [_stage(arch, _stage_name(number)) for number in range(1, len(_HIGH))]
     # Released networks keep the projections of their supernet.
-    shape = UNetShape((_STEM, _STEM), tuple(stages[:_DOWN]), tuple(stages[_DOWN:]), project=True)
-    return SPVCNN(shape=shape, **{"voxel_size": _VOXEL_SIZE_M, **options})
+    shape = UNetShape((stem, stem), tuple(stages[:_DOWN]), tuple(stages[_DOWN:]), project=True)
+    return SPVCNN(shape=shape, **options)
 
 
 def _stage(arch: Arch, name: str) -> Stage:
@@ -106,7 +115,7 @@ def to_net_config(arch: Arch, num_classes: int = 19) -> dict[str, Any]:
         arch: of :func:`spvnas`.
         num_classes: scores of the network.
     """
-    outputs = [_STEM]
+    outputs = [_HIGH[0]]
     config: dict[str, Any] = {}
     for number in range(1, len(_HIGH)):
         ours, theirs = _stage_name(number), _their_stage(number)
