@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,9 +19,11 @@ from torchsparse_lite.compat import save_weights
 from torchsparse_lite.errors import needs_extra, refuse
 from torchsparse_lite.host_memory import keep_host_memory
 from torchsparse_lite.nas.arch import Arch
+from torchsparse_lite.nas.calibrate import recalibrate
 from torchsparse_lite.nas.latency import LatencyTable, network_latency, profile_latency
 from torchsparse_lite.nas.search import EVOLUTIONS, Constraint, Found, SearchResult
 from torchsparse_lite.nas.search import search as run_search
+from torchsparse_lite.points import PointTensor
 from torchsparse_lite.train.module import Segmentation
 from torchsparse_lite.train.subnets import SubnetScores, SupernetSegmentation
 from torchsparse_lite.whole_file import write_whole
@@ -54,9 +57,21 @@ class _OfSupernet(TrainedCommand):
     trains: ClassVar[type[Segmentation]] = SupernetSegmentation
     model: SupernetSegmentation
 
-    def scan_points(self) -> Any:
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        help_ = "training scans that norms are recalibrated with"
+        parser.add_argument("--calibration", type=int, default=8, help=help_)
+
+    def scan(self) -> PointTensor:
         """The points of the first validation scan."""
-        return next(iter(self.datamodule.val_dataloader()))["points"]
+        points: PointTensor = next(iter(self.datamodule.val_dataloader()))["points"]
+        return points
+
+    def calibration(self) -> list[PointTensor]:
+        """Training scans as they are, for the statistics of norms."""
+        self.datamodule.transforms = self.datamodule.mix = ()
+        batches = iter(self.datamodule.train_dataloader())
+        return [batch["points"] for batch in islice(batches, self.config["calibration"])]
 
 
 class _Profile(_OfSupernet):
@@ -72,7 +87,7 @@ class _Profile(_OfSupernet):
     def run(self) -> None:
         keep_host_memory()
         supernet = self.model.supernet
-        scan = self.scan_points()
+        scan = self.scan()
         table = profile_latency(supernet.space, scan, progress=_bar, **supernet.options)
         rng = np.random.default_rng(1)
         errors = []
@@ -98,7 +113,6 @@ class _Run(_OfSupernet):
         parser.add_argument("--trials", type=int, default=200)
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--storage", type=str | None, default=None, help="URL of an RDB")
-        parser.add_argument("--calibration", type=int, default=8, help="training scans for norms")
 
     def run(self) -> None:
         self.load_trained()
@@ -137,14 +151,9 @@ class _Run(_OfSupernet):
         self._write(folder, results)
 
     def _scores(self) -> SubnetScores:
-        self.datamodule.transforms = self.datamodule.mix = ()
-        batches = self.datamodule.train_dataloader()
-        calibration = [
-            batch["points"]
-            for batch, _ in zip(batches, range(self.config["calibration"]), strict=False)
-        ]
         validation = [(b["points"], b["labels"]) for b in self.datamodule.val_dataloader()]
-        return SubnetScores(self.model.supernet, calibration, validation, len(self.model.classes))
+        classes = len(self.model.classes)
+        return SubnetScores(self.model.supernet, self.calibration(), validation, classes)
 
     def _write(self, folder: Path, results: dict[str, SearchResult]) -> None:
         content = {
@@ -192,9 +201,11 @@ class _Derive(_OfSupernet):
         supernet.set_active_subnet(arch)
         out = Path(self.config["out"])
         weights = out / "subnet.pt"
-        save_weights(supernet.get_active_subnet(), weights)
+        network = supernet.get_active_subnet()
+        recalibrate(network, ((points,) for points in self.calibration()))
+        save_weights(network, weights)
         given = json.loads(json.dumps(self.config["model"]["network"].as_dict()))
-        network = {
+        described = {
             "class_path": "torchsparse_lite.nas.derived",
             "init_args": {"space": given["init_args"]["space"], "arch": arch.to_json()},
             "dict_kwargs": supernet.options,
@@ -203,11 +214,8 @@ class _Derive(_OfSupernet):
         train(
             [
                 *("--config", self.config["recipe"], "--run", str(out), "--init", str(weights)),
-                *("--model.network", json.dumps(network)),
-                *(
-                    f"--data.{key}={json.dumps(_plain(data[key]))}"
-                    for key in ("root", "train", "val")
-                ),
+                *("--model.network", json.dumps(described), "--data.root", str(data["root"])),
+                *(f"--data.{part}={json.dumps(data[part])}" for part in ("train", "val")),
                 f"--model.learning_rate={self.config['learning_rate']}",
                 f"--trainer.max_epochs={self.config['epochs']}",
                 "--resume",
@@ -216,10 +224,6 @@ class _Derive(_OfSupernet):
 
 
 _STEPS: dict[str, Any] = {"train": _Train, "profile": _Profile, "run": _Run, "derive": _Derive}
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
 
 
 def _described(found: Found) -> dict[str, Any]:
