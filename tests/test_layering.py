@@ -14,8 +14,8 @@ PACKAGE = ROOT / "torchsparse_lite"
 NAME = PACKAGE.name
 
 LAYERS = [
-    ("_native", "host_memory", "machine"),
-    ("ops",),
+    ("_native", "host_memory"),
+    ("ops", "machine"),
     ("kernel_map",),
     ("coordinates",),
     ("manager", "features"),

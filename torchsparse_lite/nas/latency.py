@@ -38,6 +38,7 @@ _WIDTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _ONE_WIDTH = ("gather", "scatter", "join", "excite")
 _HALVING = ConvGeometry((2, 2, 2), (2, 2, 2))
 _VOXELIZE = "voxelize"
+_LEAST_FACTOR = 0.5  # less says that whole networks do not grow with their parts: noise
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
@@ -287,11 +288,11 @@ def network_latency(network: nn.Module, scan: PointTensor, *, budget_s: float = 
 
 
 def _fitted(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    """Factor and offset with the least relative error; the offset is not negative."""
+    """Factor and offset with the least relative error; a factor alone if these make no sense."""
     weights = 1 / measured
     columns = np.stack([sums, np.ones_like(sums)], axis=1) * weights[:, None]
     (factor, offset), *_ = np.linalg.lstsq(columns, measured * weights, rcond=None)
-    if offset < 0:
+    if offset < 0 or factor < _LEAST_FACTOR:
         return float((sums * weights).sum() / ((sums * weights) ** 2).sum()), 0.0
     return float(factor), float(offset)
 
