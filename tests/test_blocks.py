@@ -117,9 +117,11 @@ def test_blocks_are_differentiable(block):
 def test_networks_of_other_blocks():
     shape = models.UNetShape(
         (8,),
-        (models.Stage(8, 1, block="depthwise"), models.Stage(12, 1, kernel=Kernel("3", 7))),
-        (models.Stage(8, 1, block="bottleneck", mids=(4,)), models.Stage(8, 0)),
-        project=True,
+        (
+            models.Stage(8, 1, block="depthwise", project=True),
+            models.Stage(12, 1, kernel=Kernel("3", 7)),
+        ),
+        (models.Stage(8, 1, block="bottleneck", mids=(4,)), models.Stage(8, 0, project=True)),
     )
     model = models.MinkUNet(4, 3, shape)
     x = cloud(dtype=torch.float32)

@@ -36,6 +36,19 @@ trainer:
   enable_progress_bar: false
 """
 
+PLAIN = """
+model:
+  network:
+    class_path: torchsparse_lite.models.spvcnn
+    init_args: {width: 0.25, voxel_size: 0.2}
+  learning_rate: 0.02
+data:
+  workers: 0
+trainer:
+  max_epochs: 6
+  enable_progress_bar: false
+"""
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -95,6 +108,26 @@ def test_from_a_supernet_to_a_network(trained, tmp_path, capsys):
     assert {f"network.{name}" for name in network.state_dict()} <= state.keys()
     assert cli.main(["validate", "--run", str(out)]) == 0
     assert json.loads((out / "scores.json").read_text())["accuracy"] > 0.8
+
+
+def test_a_trained_network_is_pruned(trained, tmp_path, capsys):
+    """To networks of fewer channels and taps, some of which are still right."""
+    plain, run = tmp_path / "plain", tmp_path / "pruned"
+    config = tmp_path / "plain.yaml"
+    config.write_text(PLAIN)
+    parts = ("--data.train", '[{sequences: ["00"]}]', "--data.val", '[{sequences: ["08"]}]')
+    where = ("--config", str(config), "--data.root", str(trained.parent / "scans"), *parts)
+    assert cli.main(["train", *where, "--run", str(plain)]) == 0
+    assert cli.main(["search", "prune", "--run", str(plain), "--out", str(run)]) == 0
+    assert f"tsl search profile --run {run}" in capsys.readouterr().out
+    assert cli.main(["search", "profile", "--run", str(run), "--check", "0"]) == 0
+    arguments = ["--limit_ms", "1000", "--trials", "4", "--algorithm", "random"]
+    assert cli.main(["search", "run", "--run", str(run), *arguments]) == 0
+    (result,) = (run / "search").glob("result-*.json")
+    scores = json.loads(result.read_text())["random"]
+    assert max(trial["miou"] for trial in scores["trials"]) > 0.5
+    arch = nas.Arch.from_json((run / "search" / "best.json").read_text())
+    assert arch.space.startswith("pruning-")
 
 
 def test_what_cannot_be_searched_is_said_once(trained, tmp_path, capsys):

@@ -14,15 +14,19 @@ import numpy as np
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 
-from torchsparse_lite.cli.training import TrainCommand, TrainedCommand, quiet, train
+from torchsparse_lite.cli.training import CONFIG, TrainCommand, TrainedCommand, quiet, train
 from torchsparse_lite.compat import save_weights
 from torchsparse_lite.errors import needs_extra, refuse
 from torchsparse_lite.host_memory import keep_host_memory
 from torchsparse_lite.nas.arch import Arch
 from torchsparse_lite.nas.calibrate import recalibrate
+from torchsparse_lite.nas.channels import sort_channels
 from torchsparse_lite.nas.latency import LatencyTable, network_latency, profile_latency
 from torchsparse_lite.nas.search import EVOLUTIONS, Constraint, Found, SearchResult
 from torchsparse_lite.nas.search import search as run_search
+from torchsparse_lite.nas.spaces.pruning import pruning_of
+from torchsparse_lite.nas.supernet import Supernet
+from torchsparse_lite.nn import BatchNorm
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.train.module import Segmentation
 from torchsparse_lite.train.subnets import SubnetScores, SupernetSegmentation
@@ -223,7 +227,50 @@ class _Derive(_OfSupernet):
         )
 
 
-_STEPS: dict[str, Any] = {"train": _Train, "profile": _Profile, "run": _Run, "derive": _Derive}
+class _Prune(TrainedCommand):
+    name = "search prune"
+    description = "make a trained network a supernet of the smaller ones inside it"
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--out", required=True, help="folder of the supernet's run")
+        parser.add_argument("--quantum", type=int, default=8, help="of channels")
+        parser.add_argument("--least", type=float, default=0.2, help="share of channels that stays")
+
+    def run(self) -> None:
+        self.load_trained()
+        network = self.model.network
+        space = pruning_of(network, quantum=self.config["quantum"], least=self.config["least"])
+        sort_channels(network)
+        options = {
+            "in_channels": int(network.unet.stem[0][0].in_channels),
+            "num_classes": network.classifier.out_features,
+            "dropout": network.dropout.p,
+            "normalize": isinstance(network.input, BatchNorm),
+        }
+        supernet = Supernet({"kind": "pruning", **space}, **options)
+        supernet.load_largest(network)
+        out = Path(self.config["out"])
+        yaml = needs_extra("tsl search prune", "yaml", "search")
+        config = yaml.safe_load((self.folder / CONFIG).read_text())
+        config["model"]["network"] = {
+            "class_path": "torchsparse_lite.nas.Supernet",
+            "init_args": {"space": {"kind": "pruning", **json.loads(json.dumps(space))}},
+            "dict_kwargs": options,
+        }
+        config.pop("init", None)
+        write_whole(self.name, out / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
+        save_weights(supernet, out / "checkpoints" / "last.ckpt")
+        print(f"written to {out}; go on with: tsl search profile --run {out}")
+
+
+_STEPS: dict[str, Any] = {
+    "train": _Train,
+    "profile": _Profile,
+    "run": _Run,
+    "derive": _Derive,
+    "prune": _Prune,
+}
 
 
 def _described(found: Found) -> dict[str, Any]:

@@ -35,7 +35,7 @@ __all__ = ["predict", "train", "validate"]
 
 _RECIPES = files("torchsparse_lite") / "recipes"
 _RECIPE_NAMES = sorted(path.name.removesuffix(".yaml") for path in _RECIPES.iterdir())
-_CONFIG = "config.yaml"
+CONFIG = "config.yaml"
 _RUN = "runs/segmentation"
 _BOUND = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
 """Settings of the trainer that a run keeps; it may go on longer, or with another logger."""
@@ -215,7 +215,7 @@ class TrainCommand(RunCommand):
         elif self.config["init"]:
             self.load(self.config["init"])
         if self.trainer.is_global_zero and last is None:
-            write_whole(self.name, self.folder / _CONFIG, self._config_text().encode())
+            write_whole(self.name, self.folder / CONFIG, self._config_text().encode())
         keep_host_memory()
         self.trainer.fit(self.model, self.datamodule, ckpt_path=last, weights_only=True)
         self.report()
@@ -230,7 +230,7 @@ class TrainCommand(RunCommand):
     def _check_config(self) -> None:
         """Raise unless the run that goes on is the one that was begun."""
         load = needs_extra("tsl train", "yaml", "train").safe_load
-        begun, given = load((self.folder / _CONFIG).read_text()), load(self._config_text())
+        begun, given = load((self.folder / CONFIG).read_text()), load(self._config_text())
         bound = {
             "model": given["model"].keys(),
             "data": given["data"].keys() - {"root", "val", "predict", "workers"},
@@ -247,7 +247,7 @@ class TrainCommand(RunCommand):
             part, key = changed[0].split(".")
             refuse(
                 f"train: {' and '.join(changed)}",
-                f"as in {self.folder / _CONFIG} to go on with --resume",
+                f"as in {self.folder / CONFIG} to go on with --resume",
                 repr(given[part][key]),
                 "Leave --config and these arguments out, or give another --run.",
             )
@@ -353,12 +353,12 @@ def _of_a_run(command: str, arguments: list[str]) -> list[str]:
     given, _ = parser.parse_known_args(arguments)
     if given.config or given.help:
         return arguments
-    config = Path(given.run) / _CONFIG
+    config = Path(given.run) / CONFIG
     if config.is_file():
         return ["--config", str(config), *arguments]
     return refuse(
         f"{command}: --run {given.run}",
-        f"the folder of a run, with {_CONFIG}",
+        f"the folder of a run, with {CONFIG}",
         "none",
         "Give the folder that tsl train wrote, or --config and --checkpoint.",
         error=FileNotFoundError,

@@ -74,7 +74,7 @@ def load_spvnas(state: State, network: nn.Module) -> tuple[str, ...]:
             SPVNAS. The stored kernels turn with the parity of their taps; both orders are handled.
         network: ``models.minkunet`` or ``models.spvcnn``, in the width of the checkpoint. A
             searched network is what ``nas.spvnas().build`` makes of its ``net.config``: an
-            ``SPVCNN`` whose ``UNetShape`` says transitions and middle widths, with ``project``.
+            ``SPVCNN`` whose ``UNetShape`` says transitions, middle widths and projections.
 
     Returns:
         The names left out: the ``point_transforms`` that a released MinkUNet carries unused.

@@ -30,6 +30,8 @@ class Stage:
         mids: channels inside each block; None for ``channels``.
         block: kind of the blocks, one of :data:`BLOCKS`.
         kernel: which cells they look at.
+        project: the first block has a projection in its shortcut even if the channels happen to
+            agree, as in searched networks.
     """
 
     channels: int
@@ -38,6 +40,7 @@ class Stage:
     mids: tuple[int, ...] | None = None
     block: str = "residual"
     kernel: Kernel = field(default_factory=Kernel)
+    project: bool = False
 
     def __post_init__(self) -> None:
         if self.depth < 0 or self.channels < 1 or len(self.mids or ()) not in (0, self.depth):
@@ -59,15 +62,12 @@ class UNetShape:
         stem_kernel: their taps per axis.
         down: stages that halve the resolution each.
         up: stages that double it again; as many as ``down``.
-        project: the first block of each stage has a projection in its shortcut even if the channels
-            happen to agree, as in searched networks.
     """
 
     stem: tuple[int, ...]
     down: tuple[Stage, ...]
     up: tuple[Stage, ...]
     stem_kernel: int = 3
-    project: bool = False
 
     def __post_init__(self) -> None:
         if len(self.up) != len(self.down) or not self.stem:
@@ -171,13 +171,13 @@ class MinkUNet(nn.Module):
         self.down = nn.ModuleList()
         skips = [width]
         for stage in shape.down:
-            self.down.append(_Down(width, stage, project=shape.project))
+            self.down.append(_Down(width, stage))
             width = stage.channels
             skips.append(width)
         skips.pop()
         self.up = nn.ModuleList()
         for stage in shape.up:
-            self.up.append(_Up(width, skips.pop(), stage, project=shape.project))
+            self.up.append(_Up(width, skips.pop(), stage))
             width = stage.channels
         self.classifier = spnn.Linear(width, num_classes) if num_classes else nn.Identity()
 
@@ -215,11 +215,11 @@ class MinkUNet(nn.Module):
 class _Down(nn.Module):
     """Halves the resolution, then residual blocks."""
 
-    def __init__(self, in_channels: int, stage: Stage, *, project: bool) -> None:
+    def __init__(self, in_channels: int, stage: Stage) -> None:
         super().__init__()
         width = stage.transition or in_channels
         self.transition = conv_norm_relu(in_channels, width, 2, stride=2)
-        self.blocks = _blocks(width, stage, project=project)
+        self.blocks = _blocks(width, stage)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         result: SparseTensor = self.blocks(self.transition(x))
@@ -229,22 +229,20 @@ class _Down(nn.Module):
 class _Up(nn.Module):
     """Doubles the resolution, joins the skip connection, then residual blocks."""
 
-    def __init__(
-        self, in_channels: int, skip_channels: int, stage: Stage, *, project: bool
-    ) -> None:
+    def __init__(self, in_channels: int, skip_channels: int, stage: Stage) -> None:
         super().__init__()
         width = stage.transition or stage.channels
         self.transition = conv_norm_relu(in_channels, width, 2, stride=2, up=True)
-        self.blocks = _blocks(Joined(width, skip_channels), stage, project=project)
+        self.blocks = _blocks(Joined(width, skip_channels), stage)
 
     def forward(self, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
         result: SparseTensor = self.blocks(cat([self.transition(x), skip]))
         return result
 
 
-def _blocks(in_channels: int, stage: Stage, *, project: bool) -> nn.Module:
+def _blocks(in_channels: int, stage: Stage) -> nn.Module:
     """The blocks of a stage; without any, at most a projection to its channels."""
-    if not stage.depth and (project or in_channels != stage.channels):
+    if not stage.depth and (stage.project or in_channels != stage.channels):
         return conv_norm_relu(in_channels, stage.channels, 1)
     mids = stage.mids or (stage.channels,) * stage.depth
     blocks = spnn.Sequential()
@@ -254,7 +252,7 @@ def _blocks(in_channels: int, stage: Stage, *, project: bool) -> nn.Module:
             stage.channels,
             mid,
             kernel=stage.kernel,
-            project=project and number == 0,
+            project=stage.project and number == 0,
         )
         blocks.append(block)
     return blocks

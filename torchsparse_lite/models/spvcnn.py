@@ -76,6 +76,7 @@ class SPVCNN(nn.Module):
         if not between.keys() <= set(self.meetings[1:]):
             rule = f"among the meetings with a branch before them, {self.meetings[1:]}"
             refuse("SPVCNN: point_widths", rule, sorted(between), "Give them a meeting first.")
+        self.point_widths = between
         self.points = nn.ModuleDict()
         for a, b in pairwise(self.meetings):
             widths = shape.channels[a], shape.channels[b]

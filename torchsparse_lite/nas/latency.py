@@ -302,7 +302,7 @@ def _largest_parts(
 ) -> Iterator[tuple[SPVCNN, list[Operation]]]:
     """For each voxel size a network of it, and every kind of operation at its largest."""
     sizes: dict[str, tuple[SPVCNN, dict[tuple[str, int], Operation]]] = {}
-    for arch in _in_all_voxels(space):
+    for arch in _variants(space):
         with torch.device("meta"):
             network = space.build(arch, **options)
         if not isinstance(network, SPVCNN):
@@ -317,14 +317,23 @@ def _largest_parts(
         yield network, list(most.values())
 
 
-def _in_all_voxels(space: SearchSpace) -> Iterator[Arch]:
-    """The covering architectures in every combination of the genes of the voxel size."""
-    genes = [g for g in space.genes if g.name in ("voxel_size", "flatter")]
+def _variants(space: SearchSpace) -> Iterator[Arch]:
+    """The covering architectures with every size of voxels and every choice of taps."""
+    sizes = [gene for gene in space.genes if gene.name in ("voxel_size", "flatter")]
+    taps = [gene for gene in space.genes if gene.name.endswith(".taps")]
+    seen: set[Arch] = set()
     for arch in space.covering():
-        values = [dict(arch)]
-        for gene in genes:
-            values = [{**v, gene.name: option} for v in values for option in gene.options]
-        yield from (space.arch(v) for v in values)
+        variants = [dict(arch)]
+        for gene in sizes:
+            variants = [{**v, gene.name: option} for v in variants for option in gene.options]
+        choices = [
+            {gene.name: gene.options[number] for gene in taps if gene.name in arch}
+            for number in range(max((len(gene.options) for gene in taps), default=0))
+        ]
+        variants = [{**v, **choice} for v in variants for choice in choices or ({},)]
+        found = {space.arch(variant): None for variant in variants}
+        yield from (variant for variant in found if variant not in seen)
+        seen.update(found)
 
 
 class _Bench:

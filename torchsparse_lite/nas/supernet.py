@@ -125,6 +125,23 @@ class Supernet(nn.Module):
             for name, layout in self._wanted.items()
         }
 
+    @torch.no_grad()
+    def load_largest(self, network: nn.Module) -> None:
+        """Take over the weights of a network that is the space's largest.
+
+        Raises:
+            ValueError: it is another one.
+        """
+        given, own = network.state_dict(), self._tensors
+        wrong = [n for n in {**given, **own} if n not in given or n not in own]
+        wrong += [n for n in given if n in own and given[n].shape != own[n].shape]
+        if wrong:
+            rule = f"the largest of space {self.space.name}"
+            remedy = "Build it with space.build(space.largest)."
+            refuse("Supernet.load_largest: network", rule, f"one with another {wrong[0]}", remedy)
+        for name, tensor in own.items():
+            tensor.copy_(given[name])
+
     def get_active_subnet(self) -> nn.Module:
         """The active subnet as a plain network with weights of its own."""
         network = self.space.build(self._active, **self.options)

@@ -9,15 +9,17 @@ from typing import Any
 from torchsparse_lite.errors import check_choice, refuse
 from torchsparse_lite.nas.space import SearchSpace
 from torchsparse_lite.nas.spaces.lidar import lidar
+from torchsparse_lite.nas.spaces.pruning import pruning, pruning_of
 from torchsparse_lite.nas.spaces.pvcnn import pvcnn_grid
 from torchsparse_lite.nas.spaces.spvnas import spvnas
 
-__all__ = ["SPACES", "lidar", "pvcnn_grid", "search_space", "spvnas"]
+__all__ = ["SPACES", "lidar", "pruning", "pruning_of", "pvcnn_grid", "search_space", "spvnas"]
 
 SPACES: dict[str, Callable[..., SearchSpace]] = {
     "spvnas": spvnas,
     "lidar": lidar,
     "pvcnn": pvcnn_grid,
+    "pruning": pruning,
 }
 """Functions that make a space, by the name of the kind."""
 

@@ -122,7 +122,6 @@ def _network(arch: Arch, **options: Any) -> SPVCNN:
         stem=(arch.whole("stem.channels"),) * arch.whole("stem.depth"),
         down=tuple(shapes[: stages // 2]),
         up=tuple(shapes[stages // 2 :]),
-        project=True,
     )
     points = {meeting: arch[f"points.{meeting}"] for meeting in _MEETINGS}
     meetings = [meeting for meeting, kind in points.items() if kind != "off"]
@@ -139,6 +138,7 @@ def _stage(arch: Arch, name: str) -> Stage:
         depth=depth,
         transition=arch.whole(f"{name}.transition"),
         mids=tuple(arch.whole(f"{name}.mids.{block}") for block in range(depth)),
+        project=True,
     )
     if not depth:
         return shape

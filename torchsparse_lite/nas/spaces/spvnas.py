@@ -70,8 +70,7 @@ def _stage_name(number: int) -> str:
 
 def _network(arch: Arch, stem: int, **options: Any) -> SPVCNN:
     stages = [_stage(arch, _stage_name(number)) for number in range(1, len(_HIGH))]
-    # Released networks keep the projections of their supernet.
-    shape = UNetShape((stem, stem), tuple(stages[:_DOWN]), tuple(stages[_DOWN:]), project=True)
+    shape = UNetShape((stem, stem), tuple(stages[:_DOWN]), tuple(stages[_DOWN:]))
     return SPVCNN(shape=shape, **options)
 
 
@@ -82,6 +81,7 @@ def _stage(arch: Arch, name: str) -> Stage:
         depth=depth,
         transition=arch.whole(f"{name}.transition"),
         mids=tuple(arch.whole(f"{name}.mids.{block}") for block in range(depth)),
+        project=True,  # released networks keep the projections of their supernet
     )
 
 
