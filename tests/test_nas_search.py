@@ -134,5 +134,9 @@ def test_what_cannot_be_searched_is_refused(tmp_path):
             start(storage=url)
     storage = f"sqlite:///{tmp_path / 'search.db'}"
     start(storage=storage)
+    with pytest.raises(ValueError, match="search: weights must be as in the search"):
+        start(storage=storage, about={"weights": "others"})
+    with pytest.raises(ValueError, match=r"search: scores must be finite, got .'good': nan"):
+        search(SPACE, lambda arch: {"good": float("nan")}, {"good": True}, trials=1)
     with pytest.raises(ValueError, match="search: algorithm and seed must be as in the search"):
         start(storage=storage, algorithm="spos", seed=1)

@@ -162,7 +162,7 @@ def test_repair_shrinks_as_far_as_it_takes():
         limit = 0.8 * cost(arch)
         repaired = space.repair(arch, lambda a, limit=limit: cost(a) <= limit)
         space.validate(repaired)
-        assert 0.7 * limit < cost(repaired) <= limit
+        assert 0.97 * limit < cost(repaired) <= limit
         depths = [name for name in arch if name.endswith("depth")]
         assert all(repaired[name] == arch[name] for name in depths)
     assert space.repair(arch, lambda a: True) is arch
@@ -184,6 +184,10 @@ def test_what_is_no_architecture_is_refused():
         space.arch({"depth": 2, "width": 8, "kernel": "5"})
     with pytest.raises(ValueError, match=r"genes must be genes of the space, got .'color'"):
         space.arch({**good, "color": 1})
+    two = toy_space().arch({"depth": 2.0, "width": 8.0, "kernel": "3"})
+    assert two.hash == space.arch({"depth": 2, "width": 8, "kernel": "3"}).hash
+    with pytest.raises(ValueError, match="to_net_config: arch must be of spvnas as released"):
+        to_net_config(arch)
     with pytest.raises(ValueError, match="validate: arch must be of space spvnas-4, got toy"):
         nas.spvnas(4).validate(arch)
     idle = nas.Arch("toy", (*space.arch({"depth": 1, "width": 8}).genes, ("kernel", "3")))

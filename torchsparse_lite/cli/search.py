@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Iterable
 from itertools import islice
@@ -65,6 +66,10 @@ class _OfSupernet(TrainedCommand):
         super().add_arguments_to_parser(parser)
         help_ = "training scans that norms are recalibrated with"
         parser.add_argument("--calibration", type=int, default=8, help=help_)
+
+    def load_trained(self) -> None:
+        """The weights asked for; by default the last: the best are those of the largest subnet."""
+        self.load(self.config["checkpoint"] or self.folder / "checkpoints" / "last.ckpt")
 
     def scan(self) -> PointTensor:
         """The points of the first validation scan."""
@@ -150,9 +155,22 @@ class _Run(_OfSupernet):
                     seed=seed,
                     storage=storage,
                     name=f"{algorithm}-{seed}-{self.config['limit_ms']:g}ms",
+                    about=self._about(),
                     progress=told,
                 )
         self._write(folder, results)
+
+    def _about(self) -> dict[str, str]:
+        """What decides the scores besides the search itself."""
+        weights = self.model.supernet.state_dict()
+        digest = hashlib.sha256()
+        for name, tensor in weights.items():
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        return {
+            "weights": digest.hexdigest()[:16],
+            "latency table": hashlib.sha256((self.folder / _TABLE).read_bytes()).hexdigest()[:16],
+            "validation scans": json.dumps(self.config["data"]["val"], default=str),
+        }
 
     def _scores(self) -> SubnetScores:
         validation = [(b["points"], b["labels"]) for b in self.datamodule.val_dataloader()]

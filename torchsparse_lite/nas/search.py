@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
@@ -129,6 +130,7 @@ def search(
     seed: int = 0,
     storage: str | None = None,
     name: str = "search",
+    about: Mapping[str, str] | None = None,
     progress: Callable[[int, int, Found], None] | None = None,
 ) -> SearchResult:
     """Look at this many architectures.
@@ -148,6 +150,8 @@ def search(
         seed: of all that is drawn.
         storage: URL of an RDB such as ``sqlite:///search.db``; None keeps nothing.
         name: of the search in the storage.
+        about: what else decides the scores, such as a hash of the weights: a search goes on only
+            under the same.
         progress: called after each architecture with its number and the number of all.
 
     Returns:
@@ -175,6 +179,7 @@ def search(
         "seed": seed,
         "objectives": dict(objectives),
         "constraint": None if constraint is None else [constraint.name, constraint.limit],
+        **(about or {}),
     }
     study = _study(storage, name, settings)
     worker = f"{socket.gethostname()}:{os.getpid()}"
@@ -194,7 +199,7 @@ def search(
             repaired = space.repair(arch, constraint.is_met)
             arch = space.smallest if repaired is None else repaired
         if arch not in known:
-            known[arch] = {key: float(value) for key, value in evaluate(arch).items()}
+            known[arch] = _finite({key: float(value) for key, value in evaluate(arch).items()})
         scores = known[arch]
         trial.set_user_attr(_ARCH, arch.to_json())
         trial.set_user_attr(_SCORES, scores)
@@ -232,6 +237,12 @@ def _study(storage: str | None, name: str, settings: Mapping[str, Any]) -> Any:
 
 
 _STORAGE_REMEDY = "Give a URL such as sqlite:///search.db, of a folder or server that is there."
+
+
+def _finite(scores: dict[str, float]) -> dict[str, float]:
+    if not all(math.isfinite(score) for score in scores.values()):
+        refuse("search: scores", "finite", scores, "Evaluate on scans with labels.")
+    return scores
 
 
 def _created(optuna: Any, **options: Any) -> Any:

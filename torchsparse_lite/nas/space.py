@@ -129,7 +129,8 @@ class SearchSpace:
                     rule = f"one of {', '.join(map(str, gene.options))}"
                     remedy = "Choose an option of the gene."
                     refuse(f"SearchSpace {self.name}: {gene.name}", rule, value, remedy)
-                chosen[gene.name] = value
+                # That of the gene: 2.0 is equal to 2, and not the same in JSON.
+                chosen[gene.name] = gene.options[gene.options.index(value)]
         return Arch(self.name, tuple(chosen.items()))
 
     def validate(self, arch: Arch) -> None:
@@ -180,11 +181,10 @@ class SearchSpace:
         for structure in self.structures:
             yield self._arch(lambda gene: structure.get(gene.name, gene.options[-1]))  # noqa: B023
 
-    def repair(self, arch: Arch, fits: Callable[[Arch], bool], *, steps: int = 32) -> Arch | None:
+    def repair(self, arch: Arch, fits: Callable[[Arch], bool], *, steps: int = 256) -> Arch | None:
         """The architecture, made smaller as far as it takes.
 
-        First widths go down together, each in proportion to its rank among the options, then all
-        genes that have an order.
+        First widths go down together in proportion, then all genes that have an order.
 
         Args:
             arch: of this space.
@@ -213,8 +213,12 @@ class SearchSpace:
 
     def _shrunk(self, arch: Arch, size: float, shrinks: Mapping[str, bool]) -> Arch:
         def choose(gene: Gene) -> Value:
-            rank = gene.options.index(arch[gene.name]) if gene.name in arch else 0
-            return gene.options[int(rank * size) if shrinks[gene.name] else rank]
+            if gene.name not in arch or not shrinks[gene.name]:
+                return arch.get(gene.name, gene.options[0])
+            if gene.is_width:
+                wanted = size * float(arch[gene.name])
+                return min(gene.options, key=lambda option: abs(float(option) - wanted))
+            return gene.options[round(size * gene.options.index(arch[gene.name]))]
 
         return self._arch(choose)
 

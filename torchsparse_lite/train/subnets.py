@@ -100,12 +100,18 @@ class SupernetSegmentation(Segmentation):
         subnet = self.supernet.get_active_subnet()
         if self._recent:
             recalibrate(subnet, [(points,) for points in self._recent])
-        self.network = subnet.eval()
+        self.__dict__["_evaluated"] = subnet.eval()  # no child: averaged weights are not for it
+
+    @property
+    def scorer(self) -> nn.Module:
+        """In validation the subnet that was taken out."""
+        evaluated: nn.Module | None = self.__dict__.get("_evaluated")
+        return self.supernet if evaluated is None else evaluated
 
     def on_validation_epoch_end(self) -> None:
-        """The scores; then the supernet is in its place again."""
+        """The scores."""
         super().on_validation_epoch_end()
-        self.network = self.supernet
+        self.__dict__["_evaluated"] = None
 
 
 class SubnetScores:

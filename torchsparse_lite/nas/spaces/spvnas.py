@@ -114,7 +114,13 @@ def to_net_config(arch: Arch, num_classes: int = 19) -> dict[str, Any]:
     Args:
         arch: of :func:`spvnas`.
         num_classes: scores of the network.
+
+    Raises:
+        ValueError: it is of another space, or of other ranges than the released ones.
     """
+    if arch.space not in ("spvnas-4", "spvnas-16"):
+        rule, remedy = "of spvnas as released", "Take width=1 and voxels of 0.05 m."
+        refuse("to_net_config: arch", rule, arch.space, remedy)
     outputs = [_HIGH[0]]
     config: dict[str, Any] = {}
     for number in range(1, len(_HIGH)):
