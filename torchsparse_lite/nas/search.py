@@ -331,9 +331,10 @@ def _evolved(
     space: SearchSpace, evolution: Evolution, study: Any, number: int, rng: Generator
 ) -> Arch:
     """Of the generation after the last whole one."""
-    places = _places(study)
+    trials = _trials(study, "COMPLETE", "RUNNING")  # once: other processes go on meanwhile
+    places = {trial.number: place for place, trial in enumerate(trials)}
     begun = places[number] // evolution.population * evolution.population
-    before = [t for t in _trials(study, "COMPLETE") if places[t.number] < begun]
+    before = [t for t in trials[:begun] if t.state.name == "COMPLETE"]
     if not before:
         return space.sample(rng)
     sign = 1 if study.directions[0].name == "MAXIMIZE" else -1
