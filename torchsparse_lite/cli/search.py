@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -104,10 +105,11 @@ class _Profile(_OfSupernet):
             network = supernet.space.build(supernet.space.sample(rng), **supernet.options)
             measured = network_latency(network, scan)
             errors.append(abs(table.predict(network) - measured) / measured)
-        table.save(self.folder / _TABLE)
         if errors:
-            middle, most = np.median(errors), max(errors)
+            middle, most = float(np.median(errors)), float(max(errors))
+            table = replace(table, errors={"median": middle, "largest": most})
             print(f"error over {len(errors)} networks: median {middle:.1%}, largest {most:.1%}")
+        table.save(self.folder / _TABLE)
         print(f"written to {self.folder / _TABLE}")
 
 
@@ -237,12 +239,15 @@ class _Derive(_OfSupernet):
             [
                 *("--config", self.config["recipe"], "--run", str(out), "--init", str(weights)),
                 *("--model.network", json.dumps(described), "--data.root", str(data["root"])),
-                *(f"--data.{part}={json.dumps(data[part])}" for part in ("train", "val")),
+                *(f"--data.{key}={json.dumps(data[key])}" for key in ("train", "val", "features")),
+                *("--data.dataset", data["dataset"]),
                 f"--model.learning_rate={self.config['learning_rate']}",
                 f"--trainer.max_epochs={self.config['epochs']}",
                 "--resume",
             ]
         )
+        ms = network_latency(network, self.scan())
+        print(f"latency of the network, fused, on one scan: {ms:.1f} ms")
 
 
 class _Prune(TrainedCommand):

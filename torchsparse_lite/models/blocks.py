@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
 from torchsparse_lite import nn as spnn
-from torchsparse_lite.errors import check_choice, refuse
+from torchsparse_lite.errors import Triple, check_choice, refuse
 from torchsparse_lite.kernel_map import STENCILS
 from torchsparse_lite.nn.compose import conv_norm, conv_norm_relu
 from torchsparse_lite.tensor import SparseTensor
@@ -40,19 +41,21 @@ class Kernel:
             rule = f"one of {', '.join(map(str, allowed))} for a kernel of form {self.form}"
             refuse("Kernel: taps", rule, self.taps, "Only 3x3x3 kernels leave taps out.")
 
-    def convs(self, in_channels: int, out_channels: int, groups: int = 1) -> nn.Module:
-        """The convolution, or three in a row, without bias, norm or activation."""
+    def convs(self, in_channels: int, out_channels: int, groups: int = 1) -> dict[str, spnn.Conv3d]:
+        """The convolution, or three in a row, without bias, norm or activation; by their names."""
         if self.form == "3x1x1":
-            layers = spnn.Sequential()
-            for line in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
-                layers.append(
-                    spnn.Conv3d(in_channels, out_channels, line, groups=groups, bias=False)
-                )
-                in_channels = out_channels
-            return layers
+            sizes: dict[str, Triple] = {"x": (3, 1, 1), "y": (1, 3, 1), "z": (1, 1, 3)}
+        else:
+            size = int(self.form)
+            sizes = {"0": (size, size, size)}
         taps = None if self.taps == 27 else STENCILS[self.taps]
-        size = int(self.form)
-        return spnn.Conv3d(in_channels, out_channels, size, groups=groups, bias=False, taps=taps)
+        layers = {}
+        for name, size in sizes.items():
+            layers[name] = spnn.Conv3d(
+                in_channels, out_channels, size, groups=groups, bias=False, taps=taps
+            )
+            in_channels = out_channels
+        return layers
 
 
 class _Block(nn.Module):
@@ -106,8 +109,10 @@ class _Block(nn.Module):
     def fused(self) -> nn.Module:
         """What :func:`~torchsparse_lite.nn.fuse` puts here once the parts are fused."""
         *parts, last = (self.get_submodule(name) for name in self.parts)
-        (conv,) = last if isinstance(last, spnn.Sequential) and len(last) == 1 else (None,)
-        return _FusedBlock(parts, conv, self.shortcut) if isinstance(conv, spnn.Conv3d) else self
+        *before, conv = last if isinstance(last, spnn.Sequential) else (last,)
+        if not isinstance(conv, spnn.Conv3d):
+            return self
+        return _FusedBlock([*parts, *before], conv, self.shortcut)
 
 
 class ResidualBlock(_Block):
@@ -177,7 +182,12 @@ def _spatial(
 ) -> spnn.Sequential:
     """Convolutions of the kernel, batch norm, and what comes after."""
     convs = kernel.convs(in_channels, out_channels, groups)
-    return spnn.Sequential(convs, spnn.BatchNorm(out_channels), *after)
+    rest = spnn.BatchNorm(out_channels), *after
+    if len(convs) == 1:
+        return spnn.Sequential(*convs.values(), *rest)
+    # Named, so that the weights of three lines and of a cube are different ones in a supernet.
+    names = ("norm", "relu", "excite")
+    return spnn.Sequential(OrderedDict([*convs.items(), *zip(names, rest, strict=False)]))
 
 
 class _FusedBlock(nn.Module):

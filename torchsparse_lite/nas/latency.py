@@ -99,6 +99,7 @@ class LatencyTable:
         maps: milliseconds of each kernel map, by voxel size, form and level.
         factor: of the sum of the parts.
         offset_ms: beside it.
+        errors: relative ones over networks that it was checked with: "median" and "largest".
     """
 
     machine: Mapping[str, str]
@@ -186,6 +187,11 @@ class LatencyTable:
             refuse("LatencyTable.load: path", "a file", path, remedy, error=FileNotFoundError)
         try:
             content = json.loads(path.read_text())
+            if content["schema"] != _SCHEMA:
+                remedy = "Measure it again: tsl search profile."
+                refuse(
+                    f"LatencyTable.load: {path}", f"of schema {_SCHEMA}", content["schema"], remedy
+                )
             table = cls(
                 content["machine"],
                 content["threads"],
@@ -419,7 +425,9 @@ class _Bench:
 
     def _run(self, kind: str, level: int, inputs: int, outputs: int) -> Callable[[], object]:
         name, _, form = kind.partition(":")
-        points = self._scan.replace_feats(torch.randn(len(self._scan), inputs))
+        points = self._scan
+        if name in ("mlp", "linear", "scatter"):
+            points = points.replace_feats(torch.randn(len(points), inputs))
         if name in ("mlp", "linear"):
             layer = shared_mlp(inputs, outputs) if name == "mlp" else spnn.Linear(inputs, outputs)
             return lambda: layer.eval()(points)
