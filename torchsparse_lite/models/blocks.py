@@ -46,8 +46,8 @@ class Kernel:
         if self.form == "3x1x1":
             sizes: dict[str, Triple] = {"x": (3, 1, 1), "y": (1, 3, 1), "z": (1, 1, 3)}
         else:
-            size = int(self.form)
-            sizes = {"0": (size, size, size)}
+            edge = int(self.form)
+            sizes = {"0": (edge, edge, edge)}
         taps = None if self.taps == 27 else STENCILS[self.taps]
         layers = {}
         for name, size in sizes.items():
