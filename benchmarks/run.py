@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import platform
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 
 import torchsparse_lite as tsl
-from torchsparse_lite._native import simd_kernels
+from torchsparse_lite.machine import describe_machine
 
 _ROOT = Path(__file__).resolve().parent
 SUITES = ("cpu_conv", "cpu_maps", "networks")
@@ -63,27 +62,14 @@ def _short(value: object) -> str:
 
 def environment() -> dict[str, Any]:
     """What a number needs to mean something: machine, versions, commit."""
-    processor = _processor()
+    machine = describe_machine()
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "commit": _commit(),
-        "machine_id": re.sub(r"[^a-z0-9]+", "-", processor.lower()).strip("-"),
-        "processor": processor,
-        "simd": simd_kernels()[0],
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        "machine_id": re.sub(r"[^a-z0-9]+", "-", machine["processor"].lower()).strip("-"),
+        **machine,
         "torchsparse_lite": _version(),
     }
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", path.read_text(), re.MULTILINE)
-        if found:
-            return found.group(1).strip()
-    return platform.processor() or platform.machine()
 
 
 def _version() -> str:

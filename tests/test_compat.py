@@ -185,8 +185,11 @@ def test_a_released_spvcnn_finds_all_its_parts():
     for name, value in unet.state_dict().items():
         where = name if name.startswith("classifier") else f"unet.{name}"
         assert ours[where].equal(value), name
+    branches = list(network.points)
+    assert branches == ["0_4", "4_6", "6_8"]
     for name, value in peer.point_transforms.state_dict().items():
-        assert ours[f"points.{name}"].equal(value)
+        number, rest = name.split(".", 1)
+        assert ours[f"points.{branches[int(number)]}.{rest}"].equal(value)
 
 
 def test_the_released_names_and_shapes_at_full_width():
@@ -239,8 +242,8 @@ def test_a_searched_spvcnn_finds_all_its_parts():
         "unet.down.1.blocks.1.second.1.bias": "downsample.1.feature.1.net.1.net.bn.bias",
         "unet.up.2.blocks.0.shortcut.1.bias": "upsample.2.feature.0.downsample.net.bn.bias",
         "unet.up.0.transition.0.weight": "upsample.0.transition.net.conv.kernel",
-        "points.1.0.weight": "point_transforms.1.net.conv.weight",
-        "points.2.1.running_var": "point_transforms.2.net.bn.running_var",
+        "points.4_6.0.weight": "point_transforms.1.net.conv.weight",
+        "points.6_8.1.running_var": "point_transforms.2.net.bn.running_var",
         "classifier.bias": "classifier.linear.bias",
     }
     for ours, theirs in pairs.items():

@@ -34,6 +34,12 @@ def test_readme_example_runs() -> None:
     assert re.search(r"\d+ voxels, \d+ coarse ones, loss \d", run_python("-c", block.group(1)))
 
 
+def test_search_example_runs() -> None:
+    page = (ROOT / "docs" / "search.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert "40 genes" in run_python("-c", block)
+
+
 @pytest.mark.parametrize("library", ["torchsparse", "spconv", "minkowskiengine"])
 def test_weight_conversions_shown_run(library: str) -> None:
     page = (ROOT / "docs" / f"coming_from_{library}.md").read_text()

@@ -158,7 +158,7 @@ def test_spvcnn_on_voxel_corners_is_the_released_order_of_operations():
     sites = sites[clouds.morton_order(sites)]
     feats = clouds.random_values(len(sites), 4)
     points = tsl.PointTensor(feats, sites.double())
-    unet, (to_middle, to_end) = model.unet, model.points
+    unet, (to_middle, to_end) = model.unet, model.points.values()
     x0 = unet.stem(tsl.SparseTensor(feats, sites))
     z0 = x0.feats  # at voxel corners, stride 1 is the identity
     x1 = unet.down[0](x0)

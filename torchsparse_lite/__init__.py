@@ -12,7 +12,7 @@ from torchsparse_lite.cloud_grid import CloudGrid
 from torchsparse_lite.collate import collate_fn, sparse_collate
 from torchsparse_lite.coordinates import HashTable, Level
 from torchsparse_lite.host_memory import keep_host_memory
-from torchsparse_lite.kernel_map import ConvGeometry, KernelMap
+from torchsparse_lite.kernel_map import STENCILS, ConvGeometry, KernelMap
 from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.neighborhoods import (
     ball_query,
@@ -32,6 +32,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "STENCILS",
     "CloudGrid",
     "ConvGeometry",
     "CoordinateManager",

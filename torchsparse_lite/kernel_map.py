@@ -3,20 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
+from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite.errors import Triple, triple
+from torchsparse_lite.errors import Triple, refuse, triple
 from torchsparse_lite.ops.sparse_conv import Pairs
 from torchsparse_lite.trace import scope
 
-__all__ = ["ConvGeometry", "KernelMap", "NeighborTable"]
+__all__ = ["STENCILS", "ConvGeometry", "KernelMap", "NeighborTable"]
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,32 @@ class ConvGeometry:
         stride: fine sites per coarse site.
         dilation: fine sites between taps.
         padding: fine sites by which the window starts early.
+        taps: those that are used, ascending, counted row-major with z fastest; None for all.
     """
 
     kernel_size: Triple
     stride: Triple = (1, 1, 1)
     dilation: Triple = (1, 1, 1)
     padding: Triple = (0, 0, 0)
+    taps: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, minimum in (("kernel_size", 1), ("stride", 1), ("dilation", 1), ("padding", 0)):
             value = triple(f"ConvGeometry: {name}", getattr(self, name), minimum=minimum)
             object.__setattr__(self, name, value)
+        if self.taps is not None:
+            object.__setattr__(self, "taps", self._checked(self.taps))
+
+    def _checked(self, taps: Iterable[int]) -> tuple[int, ...] | None:
+        chosen, whole = tuple(taps), tuple(range(prod(self.kernel_size)))
+        if not chosen or chosen != tuple(tap for tap in whole if tap in set(chosen)):
+            refuse(
+                "ConvGeometry: taps",
+                f"different numbers from 0 to {whole[-1]} in ascending order",
+                chosen,
+                "Count the taps of the kernel row-major, z fastest.",
+            )
+        return None if chosen == whole else chosen
 
     @classmethod
     def same(
@@ -56,9 +73,23 @@ class ConvGeometry:
 
     @property
     def kernel_volume(self) -> int:
-        """Number of taps."""
-        x, y, z = self.kernel_size
-        return x * y * z
+        """Number of taps that are used."""
+        return prod(self.kernel_size) if self.taps is None else len(self.taps)
+
+    @property
+    def whole(self) -> ConvGeometry:
+        """The same with all taps."""
+        return self if self.taps is None else replace(self, taps=None)
+
+    @property
+    def offsets(self) -> tuple[Triple, ...]:
+        """Where each tap reads, in fine sites from ``stride * coarse``."""
+        whole = (
+            tuple(d * t - p for t, d, p in zip(tap, self.dilation, self.padding, strict=True))
+            for tap in product(*map(range, self.kernel_size))
+        )
+        every = tuple((x, y, z) for x, y, z in whole)
+        return every if self.taps is None else tuple(every[tap] for tap in self.taps)
 
     @property
     def triples(self) -> tuple[Triple, Triple, Triple, Triple]:
@@ -68,7 +99,7 @@ class ConvGeometry:
     @property
     def is_same(self) -> bool:
         """Whether output sites line up with input sites (submanifold)."""
-        return self.stride == (1, 1, 1) and self == ConvGeometry.same(
+        return self.stride == (1, 1, 1) and self.whole == ConvGeometry.same(
             self.kernel_size, self.dilation
         )
 
@@ -82,7 +113,10 @@ class ConvGeometry:
             return -1
         x, y, z = taps
         _, size_y, size_z = self.kernel_size
-        return (x * size_y + y) * size_z + z
+        tap = (x * size_y + y) * size_z + z
+        if self.taps is None:
+            return tap
+        return self.taps.index(tap) if tap in self.taps else -1
 
     def output_shape(self, spatial_shape: Triple) -> Triple:
         """Extent of the output grid, as for ``torch.nn.Conv3d``."""
@@ -198,6 +232,28 @@ class KernelMap:
         transposed.__dict__["_backward_arrays"] = self._arrays
         return transposed
 
+    def select(self, taps: Sequence[int]) -> KernelMap:
+        """The map of a kernel that has only some of the taps.
+
+        Args:
+            taps: of this map's geometry, which uses all, ascending.
+        """
+        geometry = replace(self.geometry, taps=tuple(taps))
+        ptr = self.tap_ptr.tolist()
+        parts = [slice(ptr[tap], ptr[tap + 1]) for tap in taps]
+        mirrored = {geometry.whole.kernel_volume - 1 - tap for tap in taps}
+        lengths = self.tap_ptr.diff()[list(taps)]
+        return KernelMap(
+            geometry,
+            self.num_in,
+            self.num_out,
+            torch.cat([self.in_index[part] for part in parts]),
+            torch.cat([self.out_index[part] for part in parts]),
+            torch.cat([self.tap_ptr[:1], lengths.cumsum(0)]),
+            self.is_symmetric and mirrored == set(taps),
+            list(taps).index(self.full_tap) if self.full_tap in taps else -1,
+        )
+
     @property
     def _arrays(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.in_index, self.out_index, self.tile_ptr
@@ -232,3 +288,19 @@ class KernelMap:
         needed = with_backward and not self.is_symmetric
         backward = self._backward_arrays if needed else ()
         return Pairs(self._arrays, backward, self.num_out, self.is_symmetric, self.full_tap)
+
+
+def _stencil(*distances: int) -> tuple[int, ...]:
+    """Taps of a 3x3x3 kernel whose squared distance from the centre is one of these."""
+    offsets = ConvGeometry.same(3).offsets
+    return tuple(t for t, o in enumerate(offsets) if sum(c * c for c in o) in distances)
+
+
+STENCILS = {
+    27: _stencil(0, 1, 2, 3),
+    19: _stencil(0, 1, 2),
+    15: _stencil(0, 1, 3),
+    7: _stencil(0, 1),
+}
+"""Taps of a 3x3x3 kernel by their number: all; without corners; without edges; faces and centre.
+They are the lattices D3Q27, D3Q19, D3Q15 and D3Q7 of fluid dynamics."""

@@ -135,7 +135,11 @@ class CoordinateManager:
         fine.check_unchanged()
         coarse.check_unchanged()
         known = self._maps.setdefault(fine, WeakKeyDictionary()).setdefault(coarse, {})
-        if geometry not in known:
+        if geometry not in known and geometry.taps is not None:
+            whole = self.kernel_map(fine, coarse, geometry.whole)
+            with scope("map"):
+                known[geometry] = whole.select(geometry.taps)
+        elif geometry not in known:
             is_same = fine is coarse and geometry.is_same
             with scope("map"):
                 known[geometry] = (

@@ -23,7 +23,15 @@ from torchsparse_lite.points import PointTensor
 from torchsparse_lite.tensor import SparseTensor
 from torchsparse_lite.trace import scope
 
-__all__ = ["Origin", "PointGrid", "Size", "Voxelized", "edge_lengths", "quantized"]
+__all__ = [
+    "Origin",
+    "PointGrid",
+    "Size",
+    "Voxelized",
+    "check_same_points",
+    "edge_lengths",
+    "quantized",
+]
 
 Size = float | Iterable[float]
 Origin = Iterable[float] | None
@@ -146,6 +154,14 @@ class PointGrid:
         self._known[voxels.level] = _AtLevel(rows, (order, ptr))
         return Voxelized(voxels, rows, ptr.diff())
 
+    def check_fits(self, function: str, points: PointTensor, voxel_size: Size) -> None:
+        """Raise unless this is the grid of points at these coordinates, with such cells."""
+        remedy = "Make one for this layer and these points, or leave it out."
+        size = edge_lengths(f"{function}: voxel_size", voxel_size)
+        if self.voxel_size != size:
+            refuse(f"{function}: grid", f"of voxel_size {size}", self.voxel_size, remedy)
+        check_same_points(function, points, self.points)
+
     @cached_property
     def sites(self) -> SparseTensor:
         """(V, 0): the occupied voxels, which :meth:`scatter` can fill with features."""
@@ -233,6 +249,17 @@ class PointGrid:
         if renormalize:
             weight = weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
         return index, weight
+
+
+def check_same_points(function: str, points: PointTensor, others: PointTensor) -> None:
+    """Raise unless the ``others``, of which a grid was made, are at the same coordinates."""
+    if others.coords is not points.coords and not others.coords.equal(points.coords):
+        refuse(
+            f"{function}: grid",
+            "made from points at the same coordinates",
+            f"{len(others)} points at others",
+            "Make one from these points, or leave it out.",
+        )
 
 
 def _corners(level: Level, cells: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ __all__ = ["predict", "train", "validate"]
 
 _RECIPES = files("torchsparse_lite") / "recipes"
 _RECIPE_NAMES = sorted(path.name.removesuffix(".yaml") for path in _RECIPES.iterdir())
-_CONFIG = "config.yaml"
+CONFIG = "config.yaml"
 _RUN = "runs/segmentation"
 _BOUND = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
 """Settings of the trainer that a run keeps; it may go on longer, or with another logger."""
@@ -49,24 +49,24 @@ _NOISE = (
 
 def train(arguments: list[str]) -> None:
     """Train, validate after every epoch, keep the best and the last checkpoint."""
-    with _quiet():
-        _Train(arguments).run()
+    with quiet():
+        TrainCommand(arguments).run()
 
 
 def validate(arguments: list[str]) -> None:
     """Scores by class of a trained network."""
-    with _quiet():
-        _Validate(arguments).run()
+    with quiet():
+        ValidateCommand(arguments).run()
 
 
 def predict(arguments: list[str]) -> None:
     """Label files of scans, and where the time went."""
-    with _quiet():
-        _Predict(arguments).run()
+    with quiet():
+        PredictCommand(arguments).run()
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without hints of libraries that are no use here."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
@@ -82,15 +82,16 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-class _Command(LightningCLI):
+class RunCommand(LightningCLI):
     """The arguments that all three have, and what they make: network, scans and trainer."""
 
     name: ClassVar[str]
     description: ClassVar[str]
+    trains: ClassVar[type[Segmentation]] = Segmentation
 
     def __init__(self, arguments: list[str]) -> None:
         super().__init__(
-            Segmentation,
+            self.trains,
             ScanData,
             save_config_callback=None,
             trainer_defaults={
@@ -160,7 +161,7 @@ class _Command(LightningCLI):
         print(f"written to {path}")
 
 
-class _Train(_Command):
+class TrainCommand(RunCommand):
     name = "train"
     description = (
         "Train a network, validate it, keep its best and its last checkpoint. Recipes that "
@@ -214,7 +215,7 @@ class _Train(_Command):
         elif self.config["init"]:
             self.load(self.config["init"])
         if self.trainer.is_global_zero and last is None:
-            write_whole(self.name, self.folder / _CONFIG, self._config_text().encode())
+            write_whole(self.name, self.folder / CONFIG, self._config_text().encode())
         keep_host_memory()
         self.trainer.fit(self.model, self.datamodule, ckpt_path=last, weights_only=True)
         self.report()
@@ -229,7 +230,7 @@ class _Train(_Command):
     def _check_config(self) -> None:
         """Raise unless the run that goes on is the one that was begun."""
         load = needs_extra("tsl train", "yaml", "train").safe_load
-        begun, given = load((self.folder / _CONFIG).read_text()), load(self._config_text())
+        begun, given = load((self.folder / CONFIG).read_text()), load(self._config_text())
         bound = {
             "model": given["model"].keys(),
             "data": given["data"].keys() - {"root", "val", "predict", "workers"},
@@ -246,7 +247,7 @@ class _Train(_Command):
             part, key = changed[0].split(".")
             refuse(
                 f"train: {' and '.join(changed)}",
-                f"as in {self.folder / _CONFIG} to go on with --resume",
+                f"as in {self.folder / CONFIG} to go on with --resume",
                 repr(given[part][key]),
                 "Leave --config and these arguments out, or give another --run.",
             )
@@ -259,7 +260,7 @@ class _Best(ModelCheckpoint):
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})
 
 
-class _OfTrained(_Command):
+class TrainedCommand(RunCommand):
     """What is done with a trained network."""
 
     def __init__(self, arguments: list[str]) -> None:
@@ -281,7 +282,7 @@ class _OfTrained(_Command):
         self.load(self.config["checkpoint"] or (best if best.is_file() else folder / "last.ckpt"))
 
 
-class _Validate(_OfTrained):
+class ValidateCommand(TrainedCommand):
     name = "validate"
     description = "Scores of a trained network on the scans of data.val, class by class."
 
@@ -295,7 +296,7 @@ class _Validate(_OfTrained):
         self.report()
 
 
-class _Predict(_OfTrained):
+class PredictCommand(TrainedCommand):
     name = "predict"
     description = "Label the scans of data.predict with a trained network."
 
@@ -352,12 +353,12 @@ def _of_a_run(command: str, arguments: list[str]) -> list[str]:
     given, _ = parser.parse_known_args(arguments)
     if given.config or given.help:
         return arguments
-    config = Path(given.run) / _CONFIG
+    config = Path(given.run) / CONFIG
     if config.is_file():
         return ["--config", str(config), *arguments]
     return refuse(
         f"{command}: --run {given.run}",
-        f"the folder of a run, with {_CONFIG}",
+        f"the folder of a run, with {CONFIG}",
         "none",
         "Give the folder that tsl train wrote, or --config and --checkpoint.",
         error=FileNotFoundError,

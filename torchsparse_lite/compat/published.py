@@ -73,9 +73,8 @@ def load_spvnas(state: State, network: nn.Module) -> tuple[str, ...]:
         state: the file ``init`` of the release, or its content: MinkUNet, SPVCNN, or a searched
             SPVNAS. The stored kernels turn with the parity of their taps; both orders are handled.
         network: ``models.minkunet`` or ``models.spvcnn``, in the width of the checkpoint. A
-            searched network is an ``SPVCNN`` whose ``UNetShape`` says transitions and middle widths
-            as its ``net.config`` does. Where the first block of a stage happens to keep its
-            channels, it has a shortcut layer there and none here: such a file is refused.
+            searched network is what ``nas.spvnas().build`` makes of its ``net.config``: an
+            ``SPVCNN`` whose ``UNetShape`` says transitions, middle widths and projections.
 
     Returns:
         The names left out: the ``point_transforms`` that a released MinkUNet carries unused.
@@ -92,7 +91,10 @@ def load_spvnas(state: State, network: nn.Module) -> tuple[str, ...]:
     wanted = network.state_dict()
     is_searched = any(".transition.net." in name for name in stored)
     rules = list(_SEARCHED if is_searched else _SPVNAS)
-    if any(name.startswith("points.") for name in wanted):  # an SPVCNN around its U-Net
+    branches = dict.fromkeys(n.split(".")[1] for n in wanted if n.startswith("points."))
+    if branches:  # an SPVCNN around its U-Net; theirs are numbered
+        numbers = dict(zip(map(str, range(len(branches))), branches, strict=True))
+        rules.append((r"^points\.(\d+)", lambda m: f"points.{numbers.get(m[1], m[1])}"))
         rules.append((r"^(?=(?:stem|down|up)\.)", "unet."))
     else:
         rules.append((r"^points\.", None))

@@ -8,7 +8,14 @@ from torchsparse_lite.models.bev_encoder import (
     EncoderStage,
     bev_encoder,
 )
-from torchsparse_lite.models.blocks import ResidualBlock
+from torchsparse_lite.models.blocks import (
+    BLOCKS,
+    KERNELS,
+    BottleneckBlock,
+    DepthwiseBlock,
+    Kernel,
+    ResidualBlock,
+)
 from torchsparse_lite.models.minkunet import PRESETS, MinkUNet, Stage, UNetShape, minkunet
 from torchsparse_lite.models.profile import LayerProfile, Profile, profile
 from torchsparse_lite.models.pvcnn import PVCNN, PVCNNPlusPlus, pvcnn
@@ -23,15 +30,20 @@ from torchsparse_lite.models.pvcnn_shape import (
 from torchsparse_lite.models.spvcnn import SPVCNN, OnPoints, spvcnn
 
 __all__ = [
+    "BLOCKS",
     "ENCODERS",
+    "KERNELS",
     "PRESETS",
     "PVCNN",
     "PVCNN_PRESETS",
     "SPVCNN",
     "Abstraction",
     "BEVEncoder",
+    "BottleneckBlock",
+    "DepthwiseBlock",
     "EncoderShape",
     "EncoderStage",
+    "Kernel",
     "LayerProfile",
     "MinkUNet",
     "OnPoints",

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
 from torchsparse_lite import nn as spnn
+from torchsparse_lite.channels import Joined
 from torchsparse_lite.errors import check_choice, refuse
-from torchsparse_lite.models.blocks import ResidualBlock
+from torchsparse_lite.models.blocks import BLOCKS, Kernel
 from torchsparse_lite.nn.compose import conv_norm_relu
 from torchsparse_lite.tensor import SparseTensor, cat
 
@@ -28,12 +28,19 @@ class Stage:
         transition: channels behind its strided convolution; None for those of the stage below
             (down: its input's, up: its own).
         mids: channels inside each block; None for ``channels``.
+        block: kind of the blocks, one of :data:`BLOCKS`.
+        kernel: which cells they look at.
+        project: the first block has a projection in its shortcut even if the channels happen to
+            agree, as in searched networks.
     """
 
     channels: int
     depth: int = 2
     transition: int | None = None
     mids: tuple[int, ...] | None = None
+    block: str = "residual"
+    kernel: Kernel = field(default_factory=Kernel)
+    project: bool = False
 
     def __post_init__(self) -> None:
         if self.depth < 0 or self.channels < 1 or len(self.mids or ()) not in (0, self.depth):
@@ -43,6 +50,7 @@ class Stage:
                 self,
                 "Give as many as depth says, or None.",
             )
+        check_choice("Stage: block", self.block, BLOCKS)
 
 
 @dataclass(frozen=True)
@@ -225,7 +233,7 @@ class _Up(nn.Module):
         super().__init__()
         width = stage.transition or stage.channels
         self.transition = conv_norm_relu(in_channels, width, 2, stride=2, up=True)
-        self.blocks = _blocks(width + skip_channels, stage)
+        self.blocks = _blocks(Joined(width, skip_channels), stage)
 
     def forward(self, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
         result: SparseTensor = self.blocks(cat([self.transition(x), skip]))
@@ -233,14 +241,21 @@ class _Up(nn.Module):
 
 
 def _blocks(in_channels: int, stage: Stage) -> nn.Module:
-    """The residual blocks of a stage; without any, at most a projection to its channels."""
-    if not stage.depth and in_channels != stage.channels:
+    """The blocks of a stage; without any, at most a projection to its channels."""
+    if not stage.depth and (stage.project or in_channels != stage.channels):
         return conv_norm_relu(in_channels, stage.channels, 1)
-    widths = pairwise([in_channels] + [stage.channels] * stage.depth)
     mids = stage.mids or (stage.channels,) * stage.depth
-    return spnn.Sequential(
-        *(ResidualBlock(a, b, mid) for (a, b), mid in zip(widths, mids, strict=True))
-    )
+    blocks = spnn.Sequential()
+    for number, mid in enumerate(mids):
+        block = BLOCKS[stage.block](
+            in_channels if number == 0 else stage.channels,
+            stage.channels,
+            mid,
+            kernel=stage.kernel,
+            project=stage.project and number == 0,
+        )
+        blocks.append(block)
+    return blocks
 
 
 def minkunet(

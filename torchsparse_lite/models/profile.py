@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchsparse_lite.errors import refuse
 from torchsparse_lite.features import Features
 from torchsparse_lite.nn.conv import Conv3d
 from torchsparse_lite.nn.window import Target
 
-__all__ = ["LayerProfile", "Profile", "profile"]
+__all__ = ["LayerProfile", "Profile", "layer_profile", "profile"]
 
 
 @dataclass(frozen=True)
@@ -126,23 +127,50 @@ def _profile_of(
     name: str, module: nn.Module, source: Any, target: Target | None, output: Any
 ) -> LayerProfile:
     x, y = _rows(source), _rows(output)
+    pairs = len(x)
     if isinstance(module, Conv3d):
         pairs = module.window.link("profile", source, target).kernel_map.num_pairs
-        macs = pairs * module.in_channels * module.out_channels // module.groups
+    return layer_profile(name, module, len(x), len(y), pairs, bytes_per_number=x.element_size())
+
+
+def layer_profile(
+    name: str,
+    module: nn.Module,
+    num_in: int,
+    num_out: int,
+    pairs: int,
+    *,
+    bytes_per_number: int = 4,
+) -> LayerProfile:
+    """What a convolution or a linear layer costs.
+
+    Args:
+        name: of the layer.
+        module: it.
+        num_in: rows of its input.
+        num_out: rows of its output.
+        pairs: of its kernel map; the rows for a linear layer.
+        bytes_per_number: of features and weights.
+    """
+    if isinstance(module, Conv3d):
+        inputs, outputs, groups = module.in_channels, module.out_channels, module.groups
+    elif isinstance(module, nn.Linear):
+        inputs, outputs, groups = module.in_features, module.out_features, 1
     else:
-        pairs = len(x)
-        macs = x.numel() * y.shape[-1]
-    parameters = list(module.parameters())
-    moved = sum(tensor.numel() * tensor.element_size() for tensor in (x, y, *parameters))
+        kind = type(module).__name__
+        remedy = "Nothing else is counted."
+        refuse("layer_profile: module", "a Conv3d or Linear", kind, remedy, error=TypeError)
+    parameters = _numbers(module.parameters())
+    moved = num_in * int(inputs) + num_out * outputs + parameters
     return LayerProfile(
         name=name,
         kind=type(module).__name__,
-        parameters=_numbers(parameters),
-        num_in=len(x),
-        num_out=len(y),
+        parameters=parameters,
+        num_in=num_in,
+        num_out=num_out,
         pairs=pairs,
-        macs=macs,
-        bytes=moved,
+        macs=pairs * int(inputs) * outputs // groups,
+        bytes=moved * bytes_per_number,
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchsparse_lite import nn as spnn
 from torchsparse_lite import ops
+from torchsparse_lite.channels import Joined
 from torchsparse_lite.cloud_grid import CloudGrid
 from torchsparse_lite.errors import check_choice, check_dtype, check_shape, refuse
 from torchsparse_lite.models.pvcnn_shape import (
@@ -52,14 +53,15 @@ class PVCNN(nn.Module):
         self.in_channels = in_channels
         self.num_categories = num_categories
         self.stages = nn.ModuleList()
-        width, seen = _XYZ + in_channels, num_categories
+        width = _XYZ + in_channels
+        seen = [num_categories] if num_categories else []
         for stage in shape.stages:
             self.stages.append(_Stage(width, stage, shape))
             width = stage.channels
-            seen += stage.channels * stage.depth
+            seen += [stage.channels] * stage.depth
         self.cloud = shared_mlp(width, *shape.cloud)
-        seen += shape.cloud[-1] if shape.cloud else width
-        self.classifier = _classifier(seen, shape.head, num_classes)
+        seen.append(shape.cloud[-1] if shape.cloud else width)
+        self.classifier = _classifier(Joined(*seen), shape.head, num_classes)
 
     def forward(self, points: PointTensor, category: Tensor | None = None) -> Tensor:
         """Scores of every point.
@@ -151,7 +153,7 @@ class PVCNNPlusPlus(nn.Module):
             width = step.channels[-1]
         self.up, self.after = nn.ModuleList(), nn.ModuleList()
         for back in shape.up:
-            self.up.append(spnn.FeaturePropagation(width + skips.pop(), back.channels))
+            self.up.append(spnn.FeaturePropagation(Joined(width, skips.pop()), back.channels))
             width = back.channels[-1]
             self.after.append(_Stage(width, back.after, shape))
             width = back.after.channels if back.after else width

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
 from torchsparse_lite import nn as spnn
-from torchsparse_lite.errors import refuse
+from torchsparse_lite.errors import check_type, refuse
 from torchsparse_lite.models.minkunet import PRESETS, MinkUNet, UNetShape
 from torchsparse_lite.nn.compose import shared_mlp
 from torchsparse_lite.point_grid import PointGrid
@@ -34,6 +34,8 @@ class SPVCNN(nn.Module):
         meetings: stages (0 is the stem) after which points and voxels meet, ascending up to the
             last one, which gives the scores. By default after the stem, the encoder and, counted
             from the last, every second stage of the decoder.
+        point_widths: by stage, channels of a layer between in the point branch that leads to the
+            meeting there; where there is none, the branch is a single layer.
         dropout: probability at meetings behind the encoder.
         normalize: put a batch norm in front, which brings metres and remissions to one scale. The
             released networks do without, and take long to see the remission.
@@ -50,6 +52,7 @@ class SPVCNN(nn.Module):
         *,
         voxel_size: float | Sequence[float] = 0.05,
         meetings: Sequence[int] | None = None,
+        point_widths: Mapping[int, int] | None = None,
         dropout: float = 0.3,
         normalize: bool = False,
     ) -> None:
@@ -69,22 +72,34 @@ class SPVCNN(nn.Module):
             )
         self.input: nn.Module = spnn.BatchNorm(in_channels) if normalize else nn.Identity()
         self.unet = MinkUNet(in_channels, 0, shape)
-        widths = [shape.channels[stage] for stage in self.meetings]
-        self.points = nn.ModuleList(shared_mlp(a, b) for a, b in pairwise(widths))
+        between = dict(point_widths or {})
+        if not between.keys() <= set(self.meetings[1:]):
+            rule = f"among the meetings with a branch before them, {self.meetings[1:]}"
+            refuse("SPVCNN: point_widths", rule, sorted(between), "Give them a meeting first.")
+        self.point_widths = between
+        self.points = nn.ModuleDict()
+        for a, b in pairwise(self.meetings):
+            widths = shape.channels[a], shape.channels[b]
+            self.points[f"{a}_{b}"] = _point_branch(*widths, between.get(b))
         self.dropout = spnn.Dropout(dropout)
-        self.classifier = spnn.Linear(widths[-1], num_classes)
+        self.classifier = spnn.Linear(shape.channels[last], num_classes)
 
-    def forward(self, points: PointTensor) -> Tensor:
+    def forward(self, points: PointTensor, grid: PointGrid | None = None) -> Tensor:
         """Scores of every point.
 
         Args:
             points: (N, in_channels), coordinates in metres.
+            grid: of these points, where one is known already: networks that share it share its
+                cells and kernel maps.
 
         Returns:
             (N, num_classes).
         """
+        if grid is None:
+            grid = PointGrid(points, self.voxel_size, function="SPVCNN")
+        check_type("SPVCNN: grid", grid, PointGrid, "Make one of these points, or leave it out.")
+        grid.check_fits("SPVCNN", points, self.voxel_size)
         points = self.input(points)
-        grid = PointGrid(points, self.voxel_size)
         half = len(self.unet.down)
         z = points
 
@@ -92,17 +107,26 @@ class SPVCNN(nn.Module):
             nonlocal z
             if stage not in self.meetings:
                 return x
-            number = self.meetings.index(stage)
             feats = grid.gather(x)
-            z = z.replace_feats(feats + self.points[number - 1](z).feats if number else feats)
+            if stage != self.meetings[0]:
+                before = self.meetings[self.meetings.index(stage) - 1]
+                feats = feats + self.points[f"{before}_{stage}"](z).feats
+            z = z.replace_feats(feats)
             if stage == self.meetings[-1]:
                 return x
             x = grid.scatter(z.feats, x)
             return x if stage < half else self.dropout(x)
 
-        self.unet.features(grid.voxelize().voxels, meet)
+        self.unet.features(grid.scatter(points.feats, grid.sites), meet)
         scores: Tensor = self.classifier(z).feats
         return scores
+
+
+def _point_branch(in_channels: int, out_channels: int, between: int | None) -> spnn.Sequential:
+    if between is None:
+        return shared_mlp(in_channels, out_channels)
+    layers = shared_mlp(in_channels, between), shared_mlp(between, out_channels)
+    return spnn.Sequential(*layers)
 
 
 class OnPoints(nn.Module):

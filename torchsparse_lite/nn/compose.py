@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torchsparse_lite.nn.activation import ReLU
@@ -22,6 +23,8 @@ def conv_norm(
     *,
     stride: Size = 1,
     padding: Size | None = None,
+    groups: int = 1,
+    taps: Iterable[int] | None = None,
     up: bool = False,
 ) -> Sequential:
     """Convolution without bias, then batch norm.
@@ -32,10 +35,20 @@ def conv_norm(
         kernel_size: taps per axis.
         stride: fine cells per coarse cell.
         padding: as for :class:`~torchsparse_lite.nn.Conv3d`.
+        groups: of channels.
+        taps: as for :class:`~torchsparse_lite.nn.Conv3d`.
         up: transposed, onto the finer cells that the input was made from.
     """
     conv = Conv3d(
-        in_channels, out_channels, kernel_size, stride, padding, bias=False, transposed=up
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        padding,
+        groups=groups,
+        bias=False,
+        transposed=up,
+        taps=taps,
     )
     return Sequential(conv, BatchNorm(out_channels))
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -33,6 +34,8 @@ class Conv3d(Windowed):
         generative: a transposed convolution that creates every site it reaches.
         rule: sites of a strided convolution: "full" (dense convolution, spconv) or "cell"
             (MinkowskiEngine); only "full" for a transposed one.
+        taps: those of a submanifold kernel that are used, counted row-major with z fastest,
+            ascending; None for all. See :data:`~torchsparse_lite.STENCILS`.
 
     Attributes:
         weight: (kernel_volume, in_channels / groups, out_channels); from a dense weight by
@@ -58,6 +61,7 @@ class Conv3d(Windowed):
         transposed: bool = False,
         generative: bool = False,
         rule: str = "full",
+        taps: Iterable[int] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -86,6 +90,7 @@ class Conv3d(Windowed):
             transposed=transposed,
             generative=generative,
             rule=rule,
+            taps=taps,
         )
         shape = (self.window.geometry.kernel_volume, in_channels // groups, out_channels)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -149,4 +154,6 @@ class Conv3d(Windowed):
         ]
         if self.window.rule != "full":
             parts.append(f"rule={self.window.rule!r}")
+        if self.window.geometry.taps is not None:
+            parts.append(f"taps={len(self.window.geometry.taps)} of {math.prod(self.kernel_size)}")
         return ", ".join(parts)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -65,6 +65,7 @@ def conv3d(
     transposed: bool = False,
     generative: bool = False,
     rule: str = "full",
+    taps: Iterable[int] | None = None,
     target: Target | None = None,
     residual: SparseTensor | None = None,
     relu: bool = False,
@@ -89,6 +90,7 @@ def conv3d(
         generative: a transposed convolution that creates every site it reaches.
         rule: sites of a strided convolution: "full" (every one whose window holds an input, as
             dense convolution and spconv) or "cell" (one per occupied cell, as MinkowskiEngine).
+        taps: those of a submanifold kernel that are used, ascending; None for all.
         target: a tensor or level whose sites become the outputs.
         residual: added before the activation; at the outputs' sites.
         relu: apply max(0, .) at the end, in the same pass.
@@ -111,6 +113,7 @@ def conv3d(
         transposed=transposed,
         generative=generative,
         rule=rule,
+        taps=taps,
     )
     return convolve(
         x, weight, bias, window, groups=groups, target=target, residual=residual, relu=relu

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchsparse_lite import ops
+from torchsparse_lite.channels import Joined
 from torchsparse_lite.errors import check_shape
 from torchsparse_lite.features import check_rows
 from torchsparse_lite.neighborhoods import (
@@ -53,7 +54,7 @@ class SetAbstraction(nn.Module):
         self.num_centers = num_centers
         self.radius = radius
         self.max_neighbors = max_neighbors
-        self.mlp = shared_mlp(3 + in_channels, *out_channels)
+        self.mlp = shared_mlp(Joined(3, in_channels), *out_channels)
 
     def forward(self, points: PointTensor) -> PointTensor:
         """(N, in_channels) to (M, out_channels[-1]) at the centers, cloud after cloud."""

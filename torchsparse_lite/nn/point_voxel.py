@@ -18,7 +18,7 @@ from torchsparse_lite.nn.container import Sequential
 from torchsparse_lite.nn.conv import Conv3d
 from torchsparse_lite.nn.norm import BatchNorm
 from torchsparse_lite.nn.squeeze_excitation import SqueezeExcitation
-from torchsparse_lite.point_grid import PointGrid, Size, edge_lengths
+from torchsparse_lite.point_grid import PointGrid, Size, check_same_points, edge_lengths
 from torchsparse_lite.points import PointTensor
 
 __all__ = ["PVConv", "SPVConv"]
@@ -96,7 +96,7 @@ class PVConv(nn.Module):
                 f"{grid.resolution} with normalize={grid.normalize}",
                 "Make one for this layer, or leave it out.",
             )
-        _check_grid("PVConv", points, grid)
+        check_same_points("PVConv", points, grid.points)
         coarse = grid.gather(self.voxels(grid.scatter(points.feats)))
         return points.replace_feats(coarse + self.points(points).feats)
 
@@ -153,10 +153,7 @@ class SPVConv(nn.Module):
         if grid is None:
             grid = PointGrid(points, self.voxel_size, function="SPVConv")
         check_type("SPVConv: grid", grid, PointGrid, "Make one of these points, or leave it out.")
-        if grid.voxel_size != self.voxel_size:
-            remedy = "Make one for this layer, or leave it out."
-            refuse("SPVConv: grid", f"of voxel_size {self.voxel_size}", grid.voxel_size, remedy)
-        _check_grid("SPVConv", points, grid)
+        grid.check_fits("SPVConv", points, self.voxel_size)
         coarse = self.voxels(grid.scatter(points.feats, grid.sites))
         return points.replace_feats(grid.gather(coarse) + self.points(points).feats)
 
@@ -168,14 +165,3 @@ class SPVConv(nn.Module):
 def _check_input(function: str, points: PointTensor, in_channels: int) -> None:
     check_type(f"{function}: points", points, PointTensor, WRAP)
     check_rows(function, points, in_channels)
-
-
-def _check_grid(function: str, points: PointTensor, grid: CloudGrid | PointGrid) -> None:
-    """Raise unless the grid was made from points at the same coordinates."""
-    if grid.points.coords is not points.coords and not grid.points.coords.equal(points.coords):
-        refuse(
-            f"{function}: grid",
-            "made from points at the same coordinates",
-            f"{len(grid.points)} points at others",
-            "Make one from these points, or leave it out.",
-        )

@@ -75,6 +75,7 @@ class Window:
         transposed: bool = False,
         generative: bool = False,
         rule: str = "full",
+        taps: Iterable[int] | None = None,
     ) -> Window:
         """Fill in what the user left open, and refuse what contradicts itself.
 
@@ -119,7 +120,16 @@ class Window:
                 "'cell'",
                 "Leave it out: the rule belongs to the strided window that made the sites.",
             )
-        geometry = ConvGeometry(size, step, same.dilation, pad)
+        if taps is not None and not submanifold:
+            refuse(
+                f"{function}: taps",
+                "left out unless the window is submanifold",
+                tuple(taps),
+                "All taps of other windows make sites.",
+            )
+        geometry = ConvGeometry(
+            size, step, same.dilation, pad, None if taps is None else tuple(taps)
+        )
         if geometry.kernel_volume > _MAX_TAPS:
             refuse(
                 f"{function}: kernel_size",

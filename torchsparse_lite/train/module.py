@@ -100,9 +100,14 @@ class Segmentation(LightningModule):
         self.confusion = confusion_matrix(len(self.classes))
         self.last: IoU | None = None
 
+    @property
+    def scorer(self) -> nn.Module:
+        """What computes scores."""
+        return self.network
+
     def forward(self, points: PointTensor) -> Tensor:
         """(N, K) scores."""
-        scores: Tensor = self.network(points)
+        scores: Tensor = self.scorer(points)
         if scores.shape[1:] != (len(self.classes),):
             refuse(
                 "Segmentation: network",

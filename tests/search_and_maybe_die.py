@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""A search with a cheap score, killed by its own hand: ``... STORAGE ALGORITHM TRIALS DIE_AT``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from torchsparse_lite import nas
+from torchsparse_lite.nas.search import Constraint, search
+
+SPACE = nas.spvnas(16)
+LIMIT = 6000.0
+
+
+def width(arch):
+    return float(sum(value for name, value in arch.items() if not name.endswith("depth")))
+
+
+def score(arch):
+    """Narrow stages down and wide ones up are good; so is a depth of one."""
+    good = sum(
+        (1 if "up" in name else -1) * value for name, value in arch.items() if "channels" in name
+    )
+    return {
+        "good": good - 50.0 * sum(v for n, v in arch.items() if "depth" in n),
+        "width": width(arch),
+    }
+
+
+def run(storage, algorithm, trials, *, seed=0, die_at=-1, name="search"):
+    looked_at = []
+
+    def evaluate(arch):
+        looked_at.append(arch)
+        if len(looked_at) == die_at + 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return score(arch)
+
+    return search(
+        SPACE,
+        evaluate,
+        {"good": True, "width": False},
+        trials=trials,
+        algorithm=algorithm,
+        constraint=Constraint("width in channels", LIMIT, width),
+        seed=seed,
+        storage=storage,
+        name=name,
+    )
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], sys.argv[2], int(sys.argv[3]), die_at=int(sys.argv[4]))

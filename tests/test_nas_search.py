@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""Searches: better than chance, inside the constraint, resumed, shared, refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from torchsparse_lite import nas
+from torchsparse_lite.nas.search import EVOLUTIONS, Constraint, search
+
+pytest.importorskip("optuna", reason="the extra search is not installed")
+
+from search_and_maybe_die import LIMIT, SPACE, run, width
+
+TESTS = Path(__file__).parent
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+
+@pytest.mark.parametrize("algorithm", [*EVOLUTIONS, "nsga2"])
+def test_searches_beat_random_ones(algorithm):
+    """At the same number of trials, over three seeds."""
+    for seed in range(3):
+        found = run(None, algorithm, 400, seed=seed)
+        chance = run(None, "random", 400, seed=seed)
+        assert len(found.trials) == len(chance.trials) == 400
+        assert found.best.scores["good"] > chance.best.scores["good"]
+        assert all(width(trial.arch) <= LIMIT for trial in found.trials)
+
+
+def test_evolution_keeps_to_its_settings():
+    """A first generation at random; then mutants of the best, then their children."""
+    result = run(None, "spos", 100)
+    first, second = result.trials[:50], result.trials[50:]
+    best = sorted(first, key=lambda found: -found.scores["good"])[:10]
+    for number, found in enumerate(second):
+        near = max(
+            np.mean([parent.arch.get(n) == v for n, v in found.arch.items()]) for parent in best
+        )
+        assert near > (0.5 if number < 25 else 0.3)
+    assert np.mean([f.scores["good"] for f in second]) > np.mean([f.scores["good"] for f in first])
+
+
+def test_the_front_is_what_nothing_beats():
+    result = run(None, "nsga2", 120)
+    front = result.pareto
+    assert front[0].scores["good"] == result.best.scores["good"]
+    for found in result.trials:
+        beaten = [
+            f
+            for f in front
+            if f.scores["good"] >= found.scores["good"]
+            and f.scores["width"] <= found.scores["width"]
+        ]
+        assert beaten
+    for one in front:
+        for other in front:
+            better = one.scores["good"] > other.scores["good"]
+            assert one is other or better == (one.scores["width"] > other.scores["width"])
+
+
+@pytest.mark.parametrize("algorithm", ["spos", "nsga2", "random"])
+def test_a_killed_search_ends_as_one_without_a_break(tmp_path, algorithm):
+    whole = run(None, algorithm, 130)
+    storage = f"sqlite:///{tmp_path / 'search.db'}"
+    script = [sys.executable, str(TESTS / "search_and_maybe_die.py"), storage, algorithm, "130"]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    for die_at in ("70", "20"):
+        killed = subprocess.run([*script, die_at], env=environment, check=False)
+        assert killed.returncode == -signal.SIGKILL
+    resumed = run(storage, algorithm, 130)
+    assert [f.arch for f in resumed.trials] == [f.arch for f in whole.trials]
+    assert resumed.pareto == whole.pareto
+    assert run(storage, algorithm, 130).trials == resumed.trials  # nothing is left to do
+
+
+def test_processes_share_a_search(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'search.db'}"
+    script = [sys.executable, str(TESTS / "search_and_maybe_die.py"), storage, "spos", "60", "-1"]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    workers = [subprocess.Popen(script, env=environment) for _ in range(2)]
+    assert [worker.wait() for worker in workers] == [0, 0]
+    result = run(storage, "spos", 60)
+    assert len(result.trials) == 60
+
+
+def test_what_was_seen_is_not_evaluated_again():
+    calls = []
+
+    def evaluate(arch):
+        calls.append(arch)
+        return {"good": float(len(arch))}
+
+    space = nas.pvcnn_grid("s3dis")
+    result = search(space, evaluate, {"good": True}, trials=60, algorithm="random")
+    assert len(result.trials) == 60
+    assert len(calls) == len(set(calls)) <= space.size() == 20
+
+
+def test_progress_is_told():
+    told = []
+    search(
+        SPACE,
+        lambda arch: {"good": 1.0},
+        {"good": True},
+        trials=3,
+        progress=lambda number, count, found: told.append((number, count, found.scores["good"])),
+    )
+    assert told == [(1, 3, 1.0), (2, 3, 1.0), (3, 3, 1.0)]
+
+
+def test_what_cannot_be_searched_is_refused(tmp_path):
+    def start(**changes):
+        settings = {"trials": 2, "algorithm": "random", **changes}
+        return search(SPACE, lambda arch: {"good": 1.0}, {"good": True}, **settings)
+
+    with pytest.raises(ValueError, match="search: algorithm must be one of spos"):
+        start(algorithm="darts")
+    with pytest.raises(ValueError, match="search: trials must be at least 1, got 0"):
+        start(trials=0)
+    narrow = Constraint("width in channels", 10.0, width)
+    with pytest.raises(
+        ValueError, match=r"search: limit of width in channels must be at least 880"
+    ):
+        start(constraint=narrow)
+    for url in ("sqlite:////nowhere/at/all.db", "floppy://a"):
+        with pytest.raises((ValueError, OSError), match="search: storage must be"):
+            start(storage=url)
+    storage = f"sqlite:///{tmp_path / 'search.db'}"
+    start(storage=storage)
+    with pytest.raises(ValueError, match="search: weights must be as in the search"):
+        start(storage=storage, about={"weights": "others"})
+    with pytest.raises(ValueError, match=r"search: scores must be finite, got .'good': nan"):
+        search(SPACE, lambda arch: {"good": float("nan")}, {"good": True}, trials=1)
+    with pytest.raises(ValueError, match="search: algorithm and seed must be as in the search"):
+        start(storage=storage, algorithm="spos", seed=1)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""``tsl search`` from a supernet to a trained network, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from house_form import FORM
+from two_grounds import write_two_grounds
+
+pytest.importorskip("lightning", reason="the extra train is not installed")
+pytest.importorskip("optuna", reason="the extra search is not installed")
+pytest.importorskip("matplotlib", reason="the extra viz is not installed")
+
+from torchsparse_lite import cli, nas
+from torchsparse_lite.nas.latency import LatencyTable
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"
+)
+
+SUPERNET = """
+model:
+  network:
+    class_path: torchsparse_lite.nas.Supernet
+    init_args: {space: {kind: spvnas, quantum: 4, width: 0.25, voxel_size: 0.2}}
+  learning_rate: 0.02
+  phases: depth
+  sandwich: true
+data:
+  workers: 0
+trainer:
+  max_epochs: 6
+  enable_progress_bar: false
+"""
+
+PLAIN = """
+model:
+  network:
+    class_path: torchsparse_lite.models.spvcnn
+    init_args: {width: 0.25, voxel_size: 0.2}
+  learning_rate: 0.02
+data:
+  workers: 0
+trainer:
+  max_epochs: 6
+  enable_progress_bar: false
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A supernet's run with its latency table."""
+    folder = tmp_path_factory.mktemp("search")
+    scans = write_two_grounds(folder / "scans", {"00": 6, "08": 2})
+    (folder / "supernet.yaml").write_text(SUPERNET)
+    run = folder / "run"
+    parts = ("--data.train", '[{sequences: ["00"]}]', "--data.val", '[{sequences: ["08"]}]')
+    where = ("--config", str(folder / "supernet.yaml"), "--data.root", str(scans), *parts)
+    assert cli.main(["search", "train", *where, "--run", str(run)]) == 0
+    assert cli.main(["search", "profile", "--run", str(run), "--check", "2"]) == 0
+    return run
+
+
+def limit_of(run, share):
+    """Milliseconds between the smallest and the largest network."""
+    table = LatencyTable.load(run / "latency.json")
+    space = nas.spvnas(4, width=0.25, voxel_size=0.2)
+    low, high = (table.predict(space.build(arch)) for arch in (space.smallest, space.largest))
+    assert low < high
+    return low + share * (high - low)
+
+
+def refused(run, capsys, *arguments):
+    capsys.readouterr()
+    assert cli.main(["search", "run", "--run", str(run), *arguments]) == 1
+    text = capsys.readouterr().err
+    message = text[text.index("tsl search: ") :].removeprefix("tsl search: ")
+    assert FORM.match(message), message
+    assert "Traceback" not in text
+    return message
+
+
+def test_from_a_supernet_to_a_network(trained, tmp_path, capsys):
+    limit = limit_of(trained, 0.5)
+    arguments = ["--limit_ms", str(limit), "--trials", "12", "--algorithm", "spos"]
+    assert cli.main(["search", "run", "--run", str(trained), *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "spos" in printed
+    assert "random" in printed
+    (result,) = (trained / "search").glob("result-*.json")
+    assert result.with_suffix(".png").stat().st_size > 10_000
+    content = json.loads(result.read_text())
+    assert content.keys() == {"spos", "random"}
+    for found in content.values():
+        assert len(found["trials"]) == 12
+        assert all(trial["latency_ms"] <= limit for trial in found["trials"])
+        assert found["best"]["miou"] == max(trial["miou"] for trial in found["trials"])
+
+    out = tmp_path / "found"
+    derive = ["search", "derive", "--run", str(trained), "--out", str(out), "--epochs", "3"]
+    assert cli.main([*derive, "--learning_rate", "0.01"]) == 0
+    best = nas.Arch.from_json((trained / "search" / "best.json").read_text())
+    state = torch.load(out / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    network = nas.spvnas(4, width=0.25, voxel_size=0.2).build(best)
+    assert {f"network.{name}" for name in network.state_dict()} <= state.keys()
+    assert cli.main(["validate", "--run", str(out)]) == 0
+    assert json.loads((out / "scores.json").read_text())["accuracy"] > 0.8
+
+
+def test_a_trained_network_is_pruned(trained, tmp_path, capsys):
+    """To networks of fewer channels and taps, some of which are still right."""
+    plain, run = tmp_path / "plain", tmp_path / "pruned"
+    config = tmp_path / "plain.yaml"
+    config.write_text(PLAIN)
+    parts = ("--data.train", '[{sequences: ["00"]}]', "--data.val", '[{sequences: ["08"]}]')
+    where = ("--config", str(config), "--data.root", str(trained.parent / "scans"), *parts)
+    assert cli.main(["train", *where, "--run", str(plain)]) == 0
+    assert cli.main(["search", "prune", "--run", str(plain), "--out", str(run)]) == 0
+    assert f"tsl search profile --run {run}" in capsys.readouterr().out
+    assert cli.main(["search", "profile", "--run", str(run), "--check", "0"]) == 0
+    arguments = ["--limit_ms", "1000", "--trials", "4", "--algorithm", "random"]
+    assert cli.main(["search", "run", "--run", str(run), *arguments]) == 0
+    (result,) = (run / "search").glob("result-*.json")
+    scores = json.loads(result.read_text())["random"]
+    assert max(trial["miou"] for trial in scores["trials"]) > 0.5
+    arch = nas.Arch.from_json((run / "search" / "best.json").read_text())
+    assert arch.space.startswith("pruning-")
+
+
+def test_what_cannot_be_searched_is_said_once(trained, tmp_path, capsys):
+    message = refused(trained, capsys, "--limit_ms", "0.001")
+    assert "limit of latency in ms must be at least" in message
+    assert "search: storage must be" in refused(
+        trained, capsys, "--limit_ms", "1000", "--storage", "sqlite:////nowhere/at/all.db"
+    )
+    table = trained / "latency.json"
+    before = table.read_text()
+    content = json.loads(before)
+    try:
+        content["machine"]["processor"] = "Abacus"
+        table.write_text(json.dumps(content))
+        message = refused(trained, capsys, "--limit_ms", "1000")
+        assert "latency.json must be of this machine" in message
+        assert "got processor Abacus" in message
+        table.unlink()
+        assert "must be a file" in refused(trained, capsys, "--limit_ms", "1000")
+    finally:
+        table.write_text(before)
+    capsys.readouterr()
+    out = str(tmp_path / "out")
+    none = str(tmp_path / "none.json")
+    derive = ["search", "derive", "--run", str(trained), "--out", out, "--arch", none]
+    assert cli.main(derive) == 1
+    assert "search derive: --arch must be a file" in capsys.readouterr().err

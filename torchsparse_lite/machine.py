@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""What a measured time depends on."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+from torchsparse_lite._native import simd_kernels
+
+__all__ = ["describe_machine"]
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def describe_machine() -> dict[str, str]:
+    """Processor, kernels, system and versions, by name."""
+    return {
+        "processor": _processor(),
+        "simd": simd_kernels()[0],
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    if _CPUINFO.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", _CPUINFO.read_text(), re.MULTILINE)
+        if found:
+            return found.group(1).strip()
+    return platform.processor() or platform.machine()

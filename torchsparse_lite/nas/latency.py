@@ -1,0 +1,467 @@
+# SPDX-License-Identifier: MIT
+"""Latency of networks by a table of their parts, measured on the machine at hand."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from torchsparse_lite import nn as spnn
+from torchsparse_lite.coordinates import Level
+from torchsparse_lite.errors import refuse
+from torchsparse_lite.kernel_map import STENCILS, ConvGeometry
+from torchsparse_lite.machine import describe_machine
+from torchsparse_lite.manager import CoordinateManager
+from torchsparse_lite.models.spvcnn import SPVCNN
+from torchsparse_lite.nas.arch import Arch
+from torchsparse_lite.nas.operations import Operation, maps_of, operations_of
+from torchsparse_lite.nas.space import SearchSpace
+from torchsparse_lite.nn.compose import shared_mlp
+from torchsparse_lite.point_grid import PointGrid, edge_lengths
+from torchsparse_lite.points import PointTensor
+from torchsparse_lite.tensor import SparseTensor, cat
+from torchsparse_lite.whole_file import write_whole
+
+__all__ = ["LatencyTable", "measure_latency", "profile_latency"]
+
+_SCHEMA = 1
+_WIDTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_ONE_WIDTH = ("gather", "scatter", "join", "excite")
+_HALVING = ConvGeometry((2, 2, 2), (2, 2, 2))
+_VOXELIZE = "voxelize"
+_LEAST_FACTOR = 0.5  # less says that whole networks do not grow with their parts: noise
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+
+
+def measure_latency(run: Callable[[], object], *, budget_s: float = 1.0, repeats: int = 5) -> float:
+    """Milliseconds of a call: the median, after a call that is not counted.
+
+    Args:
+        run: to call.
+        budget_s: seconds to spend, roughly.
+        repeats: calls at least.
+    """
+    run()
+    samples: list[float] = []
+    begun = time.perf_counter()
+    while len(samples) < repeats or (time.perf_counter() - begun < budget_s and len(samples) < 200):
+        start = time.perf_counter()
+        run()
+        samples.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(samples)
+
+
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """Milliseconds by channels.
+
+    Attributes:
+        inputs: (I,) ascending.
+        outputs: (O,) ascending; one for operations with a single width.
+        ms: (I, O).
+    """
+
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    ms: Sequence[Sequence[float]]
+
+    def at(self, inputs: int, outputs: int) -> float:
+        """Linear between the measured ones; in proportion beyond the last."""
+        by_input = [_between(self.outputs, row, outputs) for row in self.ms]
+        return _between(self.inputs, by_input, inputs)
+
+
+def _between(places: Sequence[int], values: Sequence[float], at: int) -> float:
+    if len(places) == 1:
+        return values[0]
+    if at > places[-1]:
+        return values[-1] * at / places[-1]
+    return float(np.interp(at, places, values))
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyTable:
+    """Times of the parts of networks, and what a network is predicted to take.
+
+    Attributes:
+        machine: on which it was measured.
+        threads: of torch.
+        operations: by voxel size, kind and level.
+        maps: milliseconds of each kernel map, by voxel size, form and level.
+        factor: of the sum of the parts.
+        offset_ms: beside it.
+        errors: relative ones over networks that it was checked with: "median" and "largest".
+    """
+
+    machine: Mapping[str, str]
+    threads: int
+    operations: Mapping[tuple[str, str, int], _Grid]
+    maps: Mapping[tuple[str, str, int], float]
+    factor: float = 1.0
+    offset_ms: float = 0.0
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+    def predict(self, network: nn.Module) -> float:
+        """Milliseconds of the fused network on one scan, voxelisation and maps included.
+
+        Args:
+            network: an SPVCNN, not fused; its weights may be on the meta device.
+
+        Raises:
+            ValueError: it has a part that the table has not.
+        """
+        return self.offset_ms + self.factor * self._sum(network)
+
+    def _sum(self, network: nn.Module) -> float:
+        operations = operations_of(network)
+        size = _size_of(network)
+        total = self._map(size, _VOXELIZE, 0)
+        total += sum(self._map(size, form, level) for form, level in maps_of(operations))
+        for kind, level, inputs, outputs in operations:
+            if (size, kind, level) not in self.operations:
+                self._refuse(f"{kind} at level {level}", size)
+            total += self.operations[size, kind, level].at(inputs, outputs)
+        return total
+
+    def _map(self, size: str, form: str, level: int) -> float:
+        if (size, form, level) not in self.maps:
+            self._refuse(f"map {form} at level {level}", size)
+        return self.maps[size, form, level]
+
+    def _refuse(self, part: str, size: str) -> Any:
+        remedy = "Measure a table for the space: tsl search profile."
+        refuse(
+            "LatencyTable.predict: network", "of parts in the table", f"{part}, {size} m", remedy
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as JSON.
+
+        Raises:
+            OSError: it could not be written; an earlier file is as it was.
+        """
+        operations = [
+            {"voxel_size": size, "kind": kind, "level": level, **vars(grid)}
+            for (size, kind, level), grid in self.operations.items()
+        ]
+        maps = [
+            {"voxel_size": size, "form": form, "level": level, "ms": ms}
+            for (size, form, level), ms in self.maps.items()
+        ]
+        content = {
+            "schema": _SCHEMA,
+            "machine": dict(self.machine),
+            "threads": self.threads,
+            "factor": self.factor,
+            "offset_ms": self.offset_ms,
+            "errors": dict(self.errors),
+            "maps": maps,
+            "operations": operations,
+        }
+        write_whole("LatencyTable.save", Path(path), (json.dumps(content) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: str | Path, *, anywhere: bool = False) -> LatencyTable:
+        """Read a table.
+
+        Args:
+            path: of the file.
+            anywhere: take it even if another machine or number of threads measured it.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is no table, or from another machine.
+        """
+        path = Path(path)
+        if not path.is_file():
+            remedy = "Measure one: tsl search profile."
+            refuse("LatencyTable.load: path", "a file", path, remedy, error=FileNotFoundError)
+        try:
+            content = json.loads(path.read_text())
+            if content["schema"] != _SCHEMA:
+                remedy = "Measure it again: tsl search profile."
+                refuse(
+                    f"LatencyTable.load: {path}", f"of schema {_SCHEMA}", content["schema"], remedy
+                )
+            table = cls(
+                content["machine"],
+                content["threads"],
+                {
+                    (row["voxel_size"], row["kind"], row["level"]): _Grid(
+                        row["inputs"], row["outputs"], row["ms"]
+                    )
+                    for row in content["operations"]
+                },
+                {
+                    (row["voxel_size"], row["form"], row["level"]): row["ms"]
+                    for row in content["maps"]
+                },
+                content["factor"],
+                content["offset_ms"],
+                content["errors"],
+            )
+        except (json.JSONDecodeError, KeyError, TypeError) as wrong:
+            remedy = "Measure it again: tsl search profile."
+            refuse(f"LatencyTable.load: {path}", "a latency table", repr(wrong), remedy)
+        if not anywhere:
+            table._check_machine(path)
+        return table
+
+    def _check_machine(self, path: Path) -> None:
+        here = {**describe_machine(), "threads": str(torch.get_num_threads())}
+        there = {**self.machine, "threads": str(self.threads)}
+        other = [f"{key} {there.get(key)}" for key in here if there.get(key) != here[key]]
+        if other:
+            refuse(
+                f"LatencyTable.load: {path}",
+                f"of this machine ({', '.join(here[key.split()[0]] for key in other)})",
+                ", ".join(other),
+                "Measure one here: tsl search profile. To search for the other machine, take it "
+                "with anywhere=True.",
+            )
+
+
+def _size_of(network: nn.Module) -> str:
+    size = network.voxel_size if isinstance(network, SPVCNN) else 0.0
+    return "x".join(f"{edge:g}" for edge in edge_lengths("LatencyTable: voxel_size", size))
+
+
+def _plain(items: Iterable[Any], text: str, count: int) -> Iterable[Any]:
+    return items
+
+
+def profile_latency(
+    space: SearchSpace,
+    scan: PointTensor,
+    *,
+    networks: int = 12,
+    seed: int = 0,
+    budget_s: float = 0.02,
+    progress: Progress = _plain,
+    **options: Any,
+) -> LatencyTable:
+    """Measure the parts of all networks of a space, and fit the sum to whole networks.
+
+    Args:
+        space: of SPVCNNs.
+        scan: a typical one; one is in a batch at a time.
+        networks: drawn at random, to fit factor and offset to.
+        seed: of the draw.
+        budget_s: seconds for each size of each part.
+        progress: wraps what is iterated over, with a text and its length, as a bar does.
+        **options: of the networks, as for :meth:`SearchSpace.build`.
+    """
+    operations: dict[tuple[str, str, int], _Grid] = {}
+    maps: dict[tuple[str, str, int], float] = {}
+    for network, most in _largest_parts(space, options):
+        size = _size_of(network)
+        bench = _Bench(scan, network.voxel_size, len(network.unet.down) + 1)
+        for key, ms in bench.maps([(o.kind, o.level) for o in most]).items():
+            form, level = key
+            maps[size, form, level] = ms
+        for part in progress(most, f"voxels of {size} m", len(most)):
+            operations[size, part.kind, part.level] = bench.grid(part, budget_s)
+    table = LatencyTable(describe_machine(), torch.get_num_threads(), operations, maps)
+    rng = np.random.default_rng(seed)
+    drawn = [space.sample(rng) for _ in range(networks)]
+    sums, measured = [], []
+    for arch in progress(drawn, "whole networks", networks):
+        whole = space.build(arch, **options)
+        sums.append(table._sum(whole))
+        measured.append(network_latency(whole, scan))
+    factor, offset = _fitted(np.array(sums), np.array(measured))
+    return replace(table, factor=factor, offset_ms=offset)
+
+
+def network_latency(network: nn.Module, scan: PointTensor, *, budget_s: float = 1.0) -> float:
+    """Milliseconds of a network, fused, on one scan that is new to it."""
+    fused = spnn.fuse(network.eval())
+
+    def run() -> None:
+        with torch.inference_mode():
+            fused(PointTensor(scan.feats, scan.coords, scan.batch_size))
+
+    return measure_latency(run, budget_s=budget_s)
+
+
+def _fitted(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
+    """Factor and offset with the least relative error; a factor alone if these make no sense."""
+    weights = 1 / measured
+    columns = np.stack([sums, np.ones_like(sums)], axis=1) * weights[:, None]
+    (factor, offset), *_ = np.linalg.lstsq(columns, measured * weights, rcond=None)
+    if offset < 0 or factor < _LEAST_FACTOR:
+        return float((sums * weights).sum() / ((sums * weights) ** 2).sum()), 0.0
+    return float(factor), float(offset)
+
+
+def _largest_parts(
+    space: SearchSpace, options: Mapping[str, Any]
+) -> Iterator[tuple[SPVCNN, list[Operation]]]:
+    """For each voxel size a network of it, and every kind of operation at its largest."""
+    sizes: dict[str, tuple[SPVCNN, dict[tuple[str, int], Operation]]] = {}
+    for arch in _variants(space):
+        with torch.device("meta"):
+            network = space.build(arch, **options)
+        if not isinstance(network, SPVCNN):
+            remedy = "Measure networks of other kinds as a whole."
+            refuse("profile_latency: space", "of SPVCNNs", type(network).__name__, remedy)
+        _, most = sizes.setdefault(_size_of(network), (network, {}))
+        for part in operations_of(network):
+            known = most.get((part.kind, part.level), part)
+            inputs, outputs = max(known.inputs, part.inputs), max(known.outputs, part.outputs)
+            most[part.kind, part.level] = part._replace(inputs=inputs, outputs=outputs)
+    for network, most in sizes.values():
+        yield network, list(most.values())
+
+
+def _variants(space: SearchSpace) -> Iterator[Arch]:
+    """The covering architectures with every size of voxels and every choice of taps."""
+    sizes = [gene for gene in space.genes if gene.name in ("voxel_size", "flatter")]
+    taps = [gene for gene in space.genes if gene.name.endswith(".taps")]
+    seen: set[Arch] = set()
+    for arch in space.covering():
+        variants = [dict(arch)]
+        for gene in sizes:
+            variants = [{**v, gene.name: option} for v in variants for option in gene.options]
+        choices = [
+            {gene.name: gene.options[number] for gene in taps if gene.name in arch}
+            for number in range(max((len(gene.options) for gene in taps), default=0))
+        ]
+        variants = [{**v, **choice} for v in variants for choice in choices or ({},)]
+        found = {space.arch(variant): None for variant in variants}
+        yield from (variant for variant in found if variant not in seen)
+        seen.update(found)
+
+
+class _Bench:
+    """Operations on a real scan."""
+
+    def __init__(self, scan: PointTensor, voxel_size: Any, levels: int) -> None:
+        self._scan = scan
+        self._voxel_size = voxel_size
+        self._grid = PointGrid(scan, voxel_size)
+        self._levels = [self._grid.sites.level]
+        manager = self._grid.sites.manager
+        for _ in range(levels - 1):
+            self._levels.append(manager.strided(self._levels[-1], _HALVING))
+
+    def maps(self, parts: Sequence[tuple[str, int]]) -> dict[tuple[str, int], float]:
+        """Milliseconds of each map, in the order in which a network makes them."""
+        needed = maps_of([Operation(kind, level, 0, 0) for kind, level in parts])
+        needed.sort(key=lambda key: (key[0] in ("up", "gather", "scatter"), key[1], len(key[0])))
+        samples: dict[tuple[str, int], list[float]] = {}
+        for _ in range(7):
+            for key, ms in self._one_pass(needed):
+                samples.setdefault(key, []).append(ms)
+        return {key: statistics.median(values) for key, values in samples.items()}
+
+    def _one_pass(
+        self, needed: Sequence[tuple[str, int]]
+    ) -> Iterator[tuple[tuple[str, int], float]]:
+        start = time.perf_counter()
+        points = PointTensor(self._scan.feats, self._scan.coords, self._scan.batch_size)
+        grid = PointGrid(points, self._voxel_size)
+        grid.scatter(points.feats, grid.sites)
+        yield (_VOXELIZE, 0), (time.perf_counter() - start) * 1e3
+        manager, levels = grid.sites.manager, [grid.sites.level]
+        for form, level in needed:
+            start = time.perf_counter()
+            while len(levels) <= level + (form in ("down", "up")):
+                levels.append(manager.strided(levels[-1], _HALVING))
+            self._make(grid, manager, levels, form, level)
+            yield (form, level), (time.perf_counter() - start) * 1e3
+
+    def _make(
+        self,
+        grid: PointGrid,
+        manager: CoordinateManager,
+        levels: list[Level],
+        form: str,
+        level: int,
+    ) -> None:
+        if form in ("down", "up"):
+            made = manager.kernel_map(levels[level], levels[level + 1], _HALVING)
+            (made if form == "down" else made.transposed).pairs(with_backward=False)
+            return
+        if form in ("gather", "scatter"):
+            feats = grid.points.feats.new_zeros((len(levels[level]), 1))
+            x = SparseTensor.from_level(feats, levels[level], manager)
+            if form == "gather":
+                grid.gather(x)
+            else:
+                grid.scatter(grid.points.feats[:, :1], x)
+            return
+        size, _, taps = form.removeprefix("conv:").partition("/")
+        geometry = ConvGeometry.same([int(part) for part in size.split("x")])
+        if taps:
+            geometry = replace(geometry, taps=STENCILS[int(taps)])
+        manager.submanifold(levels[level], geometry).pairs(with_backward=False)
+
+    def grid(self, most: Operation, budget_s: float) -> _Grid:
+        """The operation in all widths up to its largest."""
+        outputs = _up_to(most.outputs)
+        inputs = [0] if most.kind in _ONE_WIDTH else _up_to(most.inputs)
+        ms = [
+            [self._measure(most.kind, most.level, i or o, o, budget_s) for o in outputs]
+            for i in inputs
+        ]
+        if most.kind in _ONE_WIDTH or most.kind.startswith("depthwise"):
+            return _Grid([0], outputs, ms[:1])
+        return _Grid(inputs, outputs, ms)
+
+    def _measure(self, kind: str, level: int, inputs: int, outputs: int, budget_s: float) -> float:
+        run = self._run(kind, level, inputs, outputs)
+        with torch.inference_mode():
+            return measure_latency(run, budget_s=budget_s, repeats=3)
+
+    def _run(self, kind: str, level: int, inputs: int, outputs: int) -> Callable[[], object]:
+        name, _, form = kind.partition(":")
+        points = self._scan
+        if name in ("mlp", "linear", "scatter"):
+            points = points.replace_feats(torch.randn(len(points), inputs))
+        if name in ("mlp", "linear"):
+            layer = shared_mlp(inputs, outputs) if name == "mlp" else spnn.Linear(inputs, outputs)
+            return lambda: layer.eval()(points)
+        finer, manager = self._levels[level], self._grid.sites.manager
+        x = SparseTensor.from_level(torch.randn(len(finer), inputs), finer, manager)
+        if name == "gather":
+            return lambda: self._grid.gather(x)
+        if name == "scatter":
+            return lambda: self._grid.scatter(points.feats, x)
+        if name == "join":
+            half = x.replace_feats(x.feats[:, : inputs // 2].contiguous())
+            return lambda: cat([half, half])
+        if name == "excite":
+            excite = spnn.SqueezeExcitation(inputs)
+            return lambda: excite(x)
+        if name in ("down", "up"):
+            conv = spnn.Conv3d(inputs, outputs, 2, 2, transposed=name == "up")
+            if name == "down":
+                return lambda: conv(x, relu=True)
+            coarse = self._levels[level + 1]
+            y = SparseTensor.from_level(torch.randn(len(coarse), inputs), coarse, manager)
+            return lambda: conv(y, finer, relu=True)
+        size, _, taps = form.partition("/")
+        conv = spnn.Conv3d(
+            inputs if name == "conv" else outputs,
+            outputs,
+            [int(part) for part in size.split("x")],
+            groups=1 if name == "conv" else outputs,
+            taps=STENCILS[int(taps)] if taps else None,
+        )
+        if name == "depthwise":
+            x = x.replace_feats(torch.randn(len(finer), outputs))
+        return lambda: conv(x, relu=True)
+
+
+def _up_to(most: int) -> list[int]:
+    return [*(width for width in _WIDTHS if width < most), most]

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""Training of supernets, and scores of their subnets."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchsparse_lite.errors import refuse
+from torchsparse_lite.nas.arch import Arch
+from torchsparse_lite.nas.calibrate import recalibrate
+from torchsparse_lite.nas.grids import SharedGrids
+from torchsparse_lite.nas.sampling import ArchSampler
+from torchsparse_lite.nas.supernet import Supernet
+from torchsparse_lite.points import PointTensor
+from torchsparse_lite.train.metrics import IoU, confusion_matrix, iou_of
+from torchsparse_lite.train.module import Batch, Segmentation
+
+__all__ = ["SubnetScores", "SupernetSegmentation"]
+
+_CALIBRATION_BATCHES = 8
+
+
+class SupernetSegmentation(Segmentation):
+    """Trains many networks in one set of weights.
+
+    A step draws subnets, each process its own, and lowers the mean of their losses. With a
+    sandwich, the largest one learns from the labels and the others from it as well (in-place
+    distillation). Validation is that of the largest subnet, its norms recalibrated.
+
+    Args:
+        network: the supernet.
+        classes: names of the K classes.
+        phases: of the training, one of :data:`~torchsparse_lite.nas.sampling.PHASES`.
+        subnets: drawn in each step.
+        sandwich: train the largest and the smallest in each step, too.
+        distill: share of the largest subnet's probabilities in what the others learn, from 0 to 1.
+        options: those of :class:`Segmentation`.
+    """
+
+    def __init__(
+        self,
+        network: Supernet,
+        classes: Sequence[str],
+        *,
+        phases: str = "all",
+        subnets: int = 1,
+        sandwich: bool = False,
+        distill: float = 0.5,
+        **options: Any,
+    ) -> None:
+        super().__init__(network, classes, **options)
+        if not 0 <= distill <= 1:
+            remedy = "0 learns from the labels alone."
+            refuse("SupernetSegmentation: distill", "from 0 to 1", distill, remedy)
+        self.__dict__["_supernet"] = network  # already a child, as network
+        self.sampler = ArchSampler(
+            network.space, phases, subnets, sandwich=sandwich, seed=self.seed
+        )
+        self.distill = distill
+        self._recent: deque[PointTensor] = deque(maxlen=_CALIBRATION_BATCHES)
+
+    @property
+    def supernet(self) -> Supernet:
+        """The shared weights."""
+        supernet: Supernet = self.__dict__["_supernet"]
+        return supernet
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Mean loss of the step's subnets."""
+        points, labels = batch["points"], batch["labels"]
+        self._recent.append(points)
+        shared = SharedGrids(points)
+        total = int(self.trainer.estimated_stepping_batches)
+        archs = self.sampler.draw(self.global_step, self.global_step / total, self.global_rank)
+        teacher: Tensor | None = None
+        losses = []
+        for arch in archs:
+            self.supernet.set_active_subnet(arch)
+            scores = self.supernet(*shared.inputs(self.supernet.subnet))
+            loss = self.loss(scores, labels)
+            if teacher is not None and self.distill:
+                soft = nn.functional.cross_entropy(scores, teacher)
+                loss = (1 - self.distill) * loss + self.distill * soft
+            losses.append(loss)
+            if self.sampler.sandwich and teacher is None:
+                teacher = scores.detach().softmax(1)
+        mean = torch.stack(losses).mean()
+        self.log("train/loss", mean, prog_bar=True, batch_size=points.batch_size)
+        self.log("train/loss_first", losses[0], batch_size=points.batch_size)
+        return mean
+
+    def on_validation_epoch_start(self) -> None:
+        """Take the largest subnet out, and give its norms statistics of their own."""
+        self.supernet.set_active_subnet(self.supernet.space.largest)
+        subnet = self.supernet.get_active_subnet()
+        if self._recent:
+            recalibrate(subnet, [(points,) for points in self._recent])
+        self.__dict__["_evaluated"] = subnet.eval()  # no child: averaged weights are not for it
+
+    @property
+    def scorer(self) -> nn.Module:
+        """In validation the subnet that was taken out."""
+        evaluated: nn.Module | None = self.__dict__.get("_evaluated")
+        return self.supernet if evaluated is None else evaluated
+
+    def on_validation_epoch_end(self) -> None:
+        """The scores."""
+        super().on_validation_epoch_end()
+        self.__dict__["_evaluated"] = None
+
+
+class SubnetScores:
+    """Mean IoU of subnets, for a search.
+
+    The scans' kernel maps are kept and serve all subnets.
+
+    Args:
+        supernet: trained.
+        calibration: batches of training points for the statistics of norms.
+        validation: points of a scan, and the label of each.
+        num_classes: K.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        calibration: Sequence[PointTensor],
+        validation: Sequence[tuple[PointTensor, Tensor]],
+        num_classes: int,
+    ) -> None:
+        if not validation:
+            remedy = "Hold scans out of the training."
+            refuse("SubnetScores: validation", "at least one scan", "none", remedy)
+        self.supernet = supernet
+        self.num_classes = num_classes
+        self._calibration = [SharedGrids(points) for points in calibration]
+        self._validation = [(SharedGrids(points), labels) for points, labels in validation]
+
+    def network(self, arch: Arch) -> nn.Module:
+        """The subnet as a network of its own, ready to be evaluated."""
+        self.supernet.set_active_subnet(arch)
+        network = self.supernet.get_active_subnet()
+        recalibrate(network, (grids.inputs(network) for grids in self._calibration))
+        return network
+
+    def scores(self, network: nn.Module) -> IoU:
+        """Of a network on the validation scans."""
+        confusion = confusion_matrix(self.num_classes)
+        with torch.inference_mode():
+            for grids, labels in self._validation:
+                confusion.update(network(*grids.inputs(network)).argmax(1), labels)
+        return iou_of(confusion.compute())
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        """``miou`` and ``accuracy`` of a subnet."""
+        scores = self.scores(self.network(arch))
+        return {"miou": float(scores.mean), "accuracy": float(scores.accuracy)}
