@@ -21,9 +21,10 @@ from torchsparse_lite.errors import (
 from torchsparse_lite.kernel_map import ConvGeometry, NeighborTable
 from torchsparse_lite.ops.coords import MAX_BATCH_SIZE, check_range
 
-__all__ = ["CUBE", "HashTable", "Level", "batch_size_of", "check_coords"]
+__all__ = ["CUBE", "HALVING", "HashTable", "Level", "batch_size_of", "check_coords"]
 
 CUBE = ConvGeometry.same(3)
+HALVING = ConvGeometry((2, 2, 2), (2, 2, 2))
 # A level this small is searched by hashing, and descent starts below it. Coarsening ends at one
 # cell per octant around the origin, 8 per batch element, so every pyramid has such a level.
 _ROOT_SIZE = 64

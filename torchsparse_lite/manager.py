@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite.coordinates import CUBE, Level
+from torchsparse_lite.coordinates import CUBE, HALVING, Level
 from torchsparse_lite.errors import Triple, check_choice, refuse
 from torchsparse_lite.kernel_map import ConvGeometry, KernelMap, NeighborTable
 from torchsparse_lite.trace import scope
@@ -20,7 +20,6 @@ from torchsparse_lite.trace import scope
 __all__ = ["CoordinateManager"]
 
 _Maps = WeakKeyDictionary[Level, WeakKeyDictionary[Level, dict[ConvGeometry, KernelMap]]]
-_HALVING = ConvGeometry((2, 2, 2), (2, 2, 2))
 
 
 class CoordinateManager:
@@ -187,9 +186,9 @@ class CoordinateManager:
 
     def _halves(self, level: Level, geometry: ConvGeometry, rule: str) -> bool:
         """Whether the output sites are the pyramid's next level."""
-        is_halving = geometry == _HALVING or (rule == "cell" and geometry.stride == _HALVING.stride)
+        is_halving = geometry == HALVING or (rule == "cell" and geometry.stride == HALVING.stride)
         is_clipped = level.spatial_shape is not None and (
-            geometry != _HALVING or any(extent % 2 for extent in level.spatial_shape)
+            geometry != HALVING or any(extent % 2 for extent in level.spatial_shape)
         )
         return self._descends(level) and is_halving and not is_clipped
 
@@ -211,7 +210,7 @@ class CoordinateManager:
 
     def _map(self, fine: Level, coarse: Level, geometry: ConvGeometry) -> KernelMap:
         cells = fine.__dict__.get("cells")
-        if cells is not None and geometry == _HALVING and coarse.coords is cells.level.coords:
+        if cells is not None and geometry == HALVING and coarse.coords is cells.level.coords:
             rows = torch.arange(len(fine), dtype=torch.int32, device=fine.coords.device)
             mask = cells.child_mask.to(torch.int32).unsqueeze(1)
             neighbors = NeighborTable(mask, cells.child_ptr.long(), rows)

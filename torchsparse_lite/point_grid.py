@@ -139,19 +139,17 @@ class PointGrid:
         check_choice(f"{self._function}: reduce", reduce, ("mean", "sum", "max", "first"))
         points = self.points
         with scope("voxelize"):
-            coords, rows, order, ptr = ops.unique_coords(self.voxels)
+            found = ops.unique_coords(self.voxels)
+            coords, rows, order, ptr = found
             if reduce == "first":
                 feats = points.feats.index_select(0, order[ptr[:-1]])
             else:
                 feats, _ = ops.segment_reduce(points.feats, order, ptr, reduce=reduce)
         if spatial_shape is None:
-            size = points.batch_size
-            level = Level(coords, (1, 1, 1), spatial_shape=None, batch_size=size, is_morton=True)
-            voxels = SparseTensor.from_level(feats, level, CoordinateManager())
+            voxels = self._on_new_level(feats, found)
         else:
             voxels = SparseTensor(feats, coords, 1, spatial_shape, points.batch_size)
-        self._order = order
-        self._known[voxels.level] = _AtLevel(rows, (order, ptr))
+            self._keep(voxels.level, found)
         return Voxelized(voxels, rows, ptr.diff())
 
     def check_fits(self, function: str, points: PointTensor, voxel_size: Size) -> None:
@@ -165,8 +163,21 @@ class PointGrid:
     @cached_property
     def sites(self) -> SparseTensor:
         """(V, 0): the occupied voxels, which :meth:`scatter` can fill with features."""
-        voxels = self.voxelize(reduce="first").voxels
-        return voxels.replace_feats(voxels.feats.new_empty((len(voxels), 0)))
+        with scope("voxelize"):
+            found = ops.unique_coords(self.voxels)
+        return self._on_new_level(self.points.feats.new_empty((len(found[0]), 0)), found)
+
+    def _on_new_level(self, feats: Tensor, found: tuple[Tensor, ...]) -> SparseTensor:
+        """Features at voxels that ``unique_coords`` found, as a tensor without kernel maps."""
+        size = self.points.batch_size
+        level = Level(found[0], (1, 1, 1), spatial_shape=None, batch_size=size, is_morton=True)
+        self._keep(level, found)
+        return SparseTensor.from_level(feats, level, CoordinateManager())
+
+    def _keep(self, level: Level, found: tuple[Tensor, ...]) -> None:
+        _, rows, order, ptr = found
+        self._order = order
+        self._known[level] = _AtLevel(rows, (order, ptr))
 
     def rows(self, level: Level) -> Tensor:
         """(N,) int64 row of the cell of ``level`` that holds each point, -1 where there is none."""

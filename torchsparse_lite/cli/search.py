@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,11 +25,11 @@ from torchsparse_lite.nas.arch import Arch
 from torchsparse_lite.nas.calibrate import recalibrate
 from torchsparse_lite.nas.channels import sort_channels
 from torchsparse_lite.nas.latency import LatencyTable, network_latency, profile_latency
+from torchsparse_lite.nas.plot import draw_search
 from torchsparse_lite.nas.search import EVOLUTIONS, Constraint, Found, SearchResult
 from torchsparse_lite.nas.search import search as run_search
-from torchsparse_lite.nas.spaces.pruning import pruning_of
+from torchsparse_lite.nas.spaces.pruning import options_of, pruning_of
 from torchsparse_lite.nas.supernet import Supernet
-from torchsparse_lite.nn import BatchNorm
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.train.module import Segmentation
 from torchsparse_lite.train.subnets import SubnetScores, SupernetSegmentation
@@ -132,6 +133,7 @@ class _Run(_OfSupernet):
         scores = self._scores()
         space, options = self.model.supernet.space, self.model.supernet.options
 
+        @cache
         def latency(arch: Arch) -> float:
             with torch.device("meta"):
                 return table.predict(space.build(arch, **options))
@@ -265,12 +267,7 @@ class _Prune(TrainedCommand):
         network = self.model.network
         space = pruning_of(network, quantum=self.config["quantum"], least=self.config["least"])
         sort_channels(network)
-        options = {
-            "in_channels": int(network.unet.stem[0][0].in_channels),
-            "num_classes": network.classifier.out_features,
-            "dropout": network.dropout.p,
-            "normalize": isinstance(network.input, BatchNorm),
-        }
+        options = options_of(network)
         supernet = Supernet({"kind": "pruning", **space}, **options)
         supernet.load_largest(network)
         out = Path(self.config["out"])
@@ -322,22 +319,3 @@ class _Told:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-
-
-def draw_search(results: dict[str, SearchResult], path: Path, *, limit_ms: float) -> None:
-    """Trials by latency and score, the front of each search, and the limit."""
-    plt = needs_extra("tsl search run", "matplotlib.pyplot", "viz")
-    figure, axes = plt.subplots(figsize=(8, 5))
-    for (name, result), color in zip(results.items(), ("tab:blue", "tab:orange"), strict=False):
-        x = [found.scores["latency_ms"] for found in result.trials]
-        y = [found.scores["miou"] for found in result.trials]
-        axes.scatter(x, y, s=12, alpha=0.35, color=color)
-        front = sorted((f.scores["latency_ms"], f.scores["miou"]) for f in result.pareto)
-        axes.step(*zip(*front, strict=True), where="post", color=color, label=f"{name}: front")
-    axes.axvline(limit_ms, color="gray", linestyle="--", label=f"limit {limit_ms:g} ms")
-    axes.set_xlabel("predicted latency in ms")
-    axes.set_ylabel("mean IoU of the subnet")
-    axes.legend()
-    axes.grid(visible=True, alpha=0.3)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
-    plt.close(figure)

@@ -16,7 +16,7 @@ from torchsparse_lite.point_grid import PointGrid
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.tensor import SparseTensor
 
-__all__ = ["SPVCNN", "OnPoints", "spvcnn"]
+__all__ = ["SPVCNN", "OnPoints", "as_spvcnn", "spvcnn"]
 
 
 class SPVCNN(nn.Module):
@@ -120,6 +120,14 @@ class SPVCNN(nn.Module):
         self.unet.features(grid.scatter(points.feats, grid.sites), meet)
         scores: Tensor = self.classifier(z).feats
         return scores
+
+
+def as_spvcnn(function: str, network: nn.Module) -> SPVCNN:
+    """The network; TypeError, in the name of the function, unless it is an SPVCNN."""
+    if not isinstance(network, SPVCNN):
+        kind, remedy = type(network).__name__, "Build one of models; others are not known there."
+        refuse(f"{function}: network", "an SPVCNN", kind, remedy, error=TypeError)
+    return network
 
 
 def _point_branch(in_channels: int, out_channels: int, between: int | None) -> spnn.Sequential:

@@ -18,7 +18,7 @@ from torchsparse_lite import nn as spnn
 from torchsparse_lite.channels import parts_of
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.models.blocks import BLOCKS
-from torchsparse_lite.models.spvcnn import SPVCNN
+from torchsparse_lite.models.spvcnn import SPVCNN, as_spvcnn
 
 __all__ = ["ChannelGroup", "channel_groups", "sort_channels"]
 
@@ -44,12 +44,7 @@ def channel_groups(network: nn.Module) -> list[ChannelGroup]:
     Raises:
         TypeError: it is another network, or fused.
     """
-    if not isinstance(network, SPVCNN):
-        kind = type(network).__name__
-        refuse(
-            "channel_groups: network", "an SPVCNN", kind, "Build one of models.", error=TypeError
-        )
-    return list(_Groups(network).find())
+    return list(_Groups(as_spvcnn("channel_groups", network)).find())
 
 
 class _Groups:

@@ -11,17 +11,17 @@ import numpy.typing as npt
 from torch import nn
 
 from torchsparse_lite import nn as spnn
+from torchsparse_lite.coordinates import HALVING
 from torchsparse_lite.errors import Triple, refuse
 from torchsparse_lite.kernel_map import ConvGeometry
 from torchsparse_lite.models.profile import LayerProfile, Profile, layer_profile
-from torchsparse_lite.models.spvcnn import SPVCNN
+from torchsparse_lite.models.spvcnn import SPVCNN, as_spvcnn
 from torchsparse_lite.point_grid import PointGrid, Size, edge_lengths
 from torchsparse_lite.points import PointTensor
 
 __all__ = ["ScanStatistics", "count_scans", "estimate", "levels_of"]
 
 _REACH = ConvGeometry.same(5)
-_HALVING = ConvGeometry((2, 2, 2), (2, 2, 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def count_scans(
         level, manager = x.level, x.manager
         for depth in range(levels):
             if depth:
-                level = manager.strided(level, _HALVING)
+                level = manager.strided(level, HALVING)
             counts = manager.submanifold(level, _REACH).tap_ptr.diff()
             voxels[depth] += len(level)
             neighbors[depth] += counts.view(5, 5, 5).numpy()
@@ -88,9 +88,7 @@ def estimate(network: nn.Module, statistics: Sequence[ScanStatistics]) -> Profil
         TypeError: it is another network.
         ValueError: its voxel size was not counted, or fewer levels than it has.
     """
-    if not isinstance(network, SPVCNN):
-        kind, remedy = type(network).__name__, "Count others by models.profile, on a scan."
-        refuse("estimate: network", "an SPVCNN", kind, remedy, error=TypeError)
+    network = as_spvcnn("estimate", network)
     counts = _counts_for(network, statistics)
     layers: list[LayerProfile] = []
     for name, module in network.named_modules():

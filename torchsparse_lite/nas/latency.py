@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import json
-import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,76 +14,22 @@ import torch
 from torch import nn
 
 from torchsparse_lite import nn as spnn
-from torchsparse_lite.coordinates import Level
 from torchsparse_lite.errors import refuse
-from torchsparse_lite.kernel_map import STENCILS, ConvGeometry
 from torchsparse_lite.machine import describe_machine
-from torchsparse_lite.manager import CoordinateManager
-from torchsparse_lite.models.spvcnn import SPVCNN
+from torchsparse_lite.models.spvcnn import SPVCNN, as_spvcnn
 from torchsparse_lite.nas.arch import Arch
+from torchsparse_lite.nas.bench import VOXELIZE, Bench, WidthGrid, measure_latency
 from torchsparse_lite.nas.operations import Operation, maps_of, operations_of
 from torchsparse_lite.nas.space import SearchSpace
-from torchsparse_lite.nn.compose import shared_mlp
-from torchsparse_lite.point_grid import PointGrid, edge_lengths
+from torchsparse_lite.point_grid import edge_lengths
 from torchsparse_lite.points import PointTensor
-from torchsparse_lite.tensor import SparseTensor, cat
 from torchsparse_lite.whole_file import write_whole
 
-__all__ = ["LatencyTable", "measure_latency", "profile_latency"]
+__all__ = ["LatencyTable", "network_latency", "profile_latency"]
 
 _SCHEMA = 1
-_WIDTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-_ONE_WIDTH = ("gather", "scatter", "join", "excite")
-_HALVING = ConvGeometry((2, 2, 2), (2, 2, 2))
-_VOXELIZE = "voxelize"
 _LEAST_FACTOR = 0.5  # less says that whole networks do not grow with their parts: noise
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
-
-
-def measure_latency(run: Callable[[], object], *, budget_s: float = 1.0, repeats: int = 5) -> float:
-    """Milliseconds of a call: the median, after a call that is not counted.
-
-    Args:
-        run: to call.
-        budget_s: seconds to spend, roughly.
-        repeats: calls at least.
-    """
-    run()
-    samples: list[float] = []
-    begun = time.perf_counter()
-    while len(samples) < repeats or (time.perf_counter() - begun < budget_s and len(samples) < 200):
-        start = time.perf_counter()
-        run()
-        samples.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(samples)
-
-
-@dataclass(frozen=True, eq=False)
-class _Grid:
-    """Milliseconds by channels.
-
-    Attributes:
-        inputs: (I,) ascending.
-        outputs: (O,) ascending; one for operations with a single width.
-        ms: (I, O).
-    """
-
-    inputs: Sequence[int]
-    outputs: Sequence[int]
-    ms: Sequence[Sequence[float]]
-
-    def at(self, inputs: int, outputs: int) -> float:
-        """Linear between the measured ones; in proportion beyond the last."""
-        by_input = [_between(self.outputs, row, outputs) for row in self.ms]
-        return _between(self.inputs, by_input, inputs)
-
-
-def _between(places: Sequence[int], values: Sequence[float], at: int) -> float:
-    if len(places) == 1:
-        return values[0]
-    if at > places[-1]:
-        return values[-1] * at / places[-1]
-    return float(np.interp(at, places, values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +48,7 @@ class LatencyTable:
 
     machine: Mapping[str, str]
     threads: int
-    operations: Mapping[tuple[str, str, int], _Grid]
+    operations: Mapping[tuple[str, str, int], WidthGrid]
     maps: Mapping[tuple[str, str, int], float]
     factor: float = 1.0
     offset_ms: float = 0.0
@@ -123,8 +67,8 @@ class LatencyTable:
 
     def _sum(self, network: nn.Module) -> float:
         operations = operations_of(network)
-        size = _size_of(network)
-        total = self._map(size, _VOXELIZE, 0)
+        size = _size_of(as_spvcnn("LatencyTable.predict", network))
+        total = self._map(size, VOXELIZE, 0)
         total += sum(self._map(size, form, level) for form, level in maps_of(operations))
         for kind, level, inputs, outputs in operations:
             if (size, kind, level) not in self.operations:
@@ -196,7 +140,7 @@ class LatencyTable:
                 content["machine"],
                 content["threads"],
                 {
-                    (row["voxel_size"], row["kind"], row["level"]): _Grid(
+                    (row["voxel_size"], row["kind"], row["level"]): WidthGrid(
                         row["inputs"], row["outputs"], row["ms"]
                     )
                     for row in content["operations"]
@@ -230,9 +174,9 @@ class LatencyTable:
             )
 
 
-def _size_of(network: nn.Module) -> str:
-    size = network.voxel_size if isinstance(network, SPVCNN) else 0.0
-    return "x".join(f"{edge:g}" for edge in edge_lengths("LatencyTable: voxel_size", size))
+def _size_of(network: SPVCNN) -> str:
+    edges = edge_lengths("LatencyTable: voxel_size", network.voxel_size)
+    return "x".join(f"{edge:g}" for edge in edges)
 
 
 def _plain(items: Iterable[Any], text: str, count: int) -> Iterable[Any]:
@@ -260,11 +204,11 @@ def profile_latency(
         progress: wraps what is iterated over, with a text and its length, as a bar does.
         **options: of the networks, as for :meth:`SearchSpace.build`.
     """
-    operations: dict[tuple[str, str, int], _Grid] = {}
+    operations: dict[tuple[str, str, int], WidthGrid] = {}
     maps: dict[tuple[str, str, int], float] = {}
     for network, most in _largest_parts(space, options):
         size = _size_of(network)
-        bench = _Bench(scan, network.voxel_size, len(network.unet.down) + 1)
+        bench = Bench(scan, network.voxel_size, len(network.unet.down) + 1)
         for key, ms in bench.maps([(o.kind, o.level) for o in most]).items():
             form, level = key
             maps[size, form, level] = ms
@@ -310,10 +254,7 @@ def _largest_parts(
     sizes: dict[str, tuple[SPVCNN, dict[tuple[str, int], Operation]]] = {}
     for arch in _variants(space):
         with torch.device("meta"):
-            network = space.build(arch, **options)
-        if not isinstance(network, SPVCNN):
-            remedy = "Measure networks of other kinds as a whole."
-            refuse("profile_latency: space", "of SPVCNNs", type(network).__name__, remedy)
+            network = as_spvcnn("profile_latency", space.build(arch, **options))
         _, most = sizes.setdefault(_size_of(network), (network, {}))
         for part in operations_of(network):
             known = most.get((part.kind, part.level), part)
@@ -340,128 +281,3 @@ def _variants(space: SearchSpace) -> Iterator[Arch]:
         found = {space.arch(variant): None for variant in variants}
         yield from (variant for variant in found if variant not in seen)
         seen.update(found)
-
-
-class _Bench:
-    """Operations on a real scan."""
-
-    def __init__(self, scan: PointTensor, voxel_size: Any, levels: int) -> None:
-        self._scan = scan
-        self._voxel_size = voxel_size
-        self._grid = PointGrid(scan, voxel_size)
-        self._levels = [self._grid.sites.level]
-        manager = self._grid.sites.manager
-        for _ in range(levels - 1):
-            self._levels.append(manager.strided(self._levels[-1], _HALVING))
-
-    def maps(self, parts: Sequence[tuple[str, int]]) -> dict[tuple[str, int], float]:
-        """Milliseconds of each map, in the order in which a network makes them."""
-        needed = maps_of([Operation(kind, level, 0, 0) for kind, level in parts])
-        needed.sort(key=lambda key: (key[0] in ("up", "gather", "scatter"), key[1], len(key[0])))
-        samples: dict[tuple[str, int], list[float]] = {}
-        for _ in range(7):
-            for key, ms in self._one_pass(needed):
-                samples.setdefault(key, []).append(ms)
-        return {key: statistics.median(values) for key, values in samples.items()}
-
-    def _one_pass(
-        self, needed: Sequence[tuple[str, int]]
-    ) -> Iterator[tuple[tuple[str, int], float]]:
-        start = time.perf_counter()
-        points = PointTensor(self._scan.feats, self._scan.coords, self._scan.batch_size)
-        grid = PointGrid(points, self._voxel_size)
-        grid.scatter(points.feats, grid.sites)
-        yield (_VOXELIZE, 0), (time.perf_counter() - start) * 1e3
-        manager, levels = grid.sites.manager, [grid.sites.level]
-        for form, level in needed:
-            start = time.perf_counter()
-            while len(levels) <= level + (form in ("down", "up")):
-                levels.append(manager.strided(levels[-1], _HALVING))
-            self._make(grid, manager, levels, form, level)
-            yield (form, level), (time.perf_counter() - start) * 1e3
-
-    def _make(
-        self,
-        grid: PointGrid,
-        manager: CoordinateManager,
-        levels: list[Level],
-        form: str,
-        level: int,
-    ) -> None:
-        if form in ("down", "up"):
-            made = manager.kernel_map(levels[level], levels[level + 1], _HALVING)
-            (made if form == "down" else made.transposed).pairs(with_backward=False)
-            return
-        if form in ("gather", "scatter"):
-            feats = grid.points.feats.new_zeros((len(levels[level]), 1))
-            x = SparseTensor.from_level(feats, levels[level], manager)
-            if form == "gather":
-                grid.gather(x)
-            else:
-                grid.scatter(grid.points.feats[:, :1], x)
-            return
-        size, _, taps = form.removeprefix("conv:").partition("/")
-        geometry = ConvGeometry.same([int(part) for part in size.split("x")])
-        if taps:
-            geometry = replace(geometry, taps=STENCILS[int(taps)])
-        manager.submanifold(levels[level], geometry).pairs(with_backward=False)
-
-    def grid(self, most: Operation, budget_s: float) -> _Grid:
-        """The operation in all widths up to its largest."""
-        outputs = _up_to(most.outputs)
-        inputs = [0] if most.kind in _ONE_WIDTH else _up_to(most.inputs)
-        ms = [
-            [self._measure(most.kind, most.level, i or o, o, budget_s) for o in outputs]
-            for i in inputs
-        ]
-        if most.kind in _ONE_WIDTH or most.kind.startswith("depthwise"):
-            return _Grid([0], outputs, ms[:1])
-        return _Grid(inputs, outputs, ms)
-
-    def _measure(self, kind: str, level: int, inputs: int, outputs: int, budget_s: float) -> float:
-        run = self._run(kind, level, inputs, outputs)
-        with torch.inference_mode():
-            return measure_latency(run, budget_s=budget_s, repeats=3)
-
-    def _run(self, kind: str, level: int, inputs: int, outputs: int) -> Callable[[], object]:
-        name, _, form = kind.partition(":")
-        points = self._scan
-        if name in ("mlp", "linear", "scatter"):
-            points = points.replace_feats(torch.randn(len(points), inputs))
-        if name in ("mlp", "linear"):
-            layer = shared_mlp(inputs, outputs) if name == "mlp" else spnn.Linear(inputs, outputs)
-            return lambda: layer.eval()(points)
-        finer, manager = self._levels[level], self._grid.sites.manager
-        x = SparseTensor.from_level(torch.randn(len(finer), inputs), finer, manager)
-        if name == "gather":
-            return lambda: self._grid.gather(x)
-        if name == "scatter":
-            return lambda: self._grid.scatter(points.feats, x)
-        if name == "join":
-            half = x.replace_feats(x.feats[:, : inputs // 2].contiguous())
-            return lambda: cat([half, half])
-        if name == "excite":
-            excite = spnn.SqueezeExcitation(inputs)
-            return lambda: excite(x)
-        if name in ("down", "up"):
-            conv = spnn.Conv3d(inputs, outputs, 2, 2, transposed=name == "up")
-            if name == "down":
-                return lambda: conv(x, relu=True)
-            coarse = self._levels[level + 1]
-            y = SparseTensor.from_level(torch.randn(len(coarse), inputs), coarse, manager)
-            return lambda: conv(y, finer, relu=True)
-        size, _, taps = form.partition("/")
-        conv = spnn.Conv3d(
-            inputs if name == "conv" else outputs,
-            outputs,
-            [int(part) for part in size.split("x")],
-            groups=1 if name == "conv" else outputs,
-            taps=STENCILS[int(taps)] if taps else None,
-        )
-        if name == "depthwise":
-            x = x.replace_feats(torch.randn(len(finer), outputs))
-        return lambda: conv(x, relu=True)
-
-
-def _up_to(most: int) -> list[int]:
-    return [*(width for width in _WIDTHS if width < most), most]

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import nn
 
 from torchsparse_lite import nn as spnn
-from torchsparse_lite.errors import refuse
-from torchsparse_lite.models.spvcnn import SPVCNN
+from torchsparse_lite.kernel_map import STENCILS, ConvGeometry
+from torchsparse_lite.models.spvcnn import SPVCNN, as_spvcnn
 from torchsparse_lite.nas.cost import levels_of
 
-__all__ = ["Operation", "maps_of", "operations_of"]
+__all__ = ["Operation", "geometry_of", "maps_of", "operations_of"]
 
 
 class Operation(NamedTuple):
@@ -43,9 +44,7 @@ def operations_of(network: nn.Module) -> list[Operation]:
     Raises:
         TypeError: it is another network.
     """
-    if not isinstance(network, SPVCNN):
-        kind, remedy = type(network).__name__, "Measure other networks as a whole."
-        refuse("operations_of: network", "an SPVCNN", kind, remedy, error=TypeError)
+    network = as_spvcnn("operations_of", network)
     return [*_of_voxels(network), *_of_points(network)]
 
 
@@ -63,6 +62,13 @@ def _of_voxels(network: SPVCNN) -> Iterator[Operation]:
         elif isinstance(module, spnn.SqueezeExcitation):
             level, _ = levels_of(name, halvings)
             yield Operation("excite", level, module.channels, module.channels)
+
+
+def geometry_of(form: str) -> ConvGeometry:
+    """What the form of a kernel stands for, such as "3x3x3/7"."""
+    size, _, taps = form.partition("/")
+    geometry = ConvGeometry.same([int(part) for part in size.split("x")])
+    return replace(geometry, taps=STENCILS[int(taps)]) if taps else geometry
 
 
 def kind_of(conv: spnn.Conv3d) -> str:

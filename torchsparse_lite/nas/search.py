@@ -3,14 +3,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -19,12 +14,9 @@ from numpy.random import Generator
 from torchsparse_lite.errors import check_choice, needs_extra, refuse
 from torchsparse_lite.nas.arch import Arch
 from torchsparse_lite.nas.space import SearchSpace
+from torchsparse_lite.nas.storage import ARCH, SCORES, SharedStudy, is_complete
 
 __all__ = ["EVOLUTIONS", "Constraint", "Evolution", "Found", "SearchResult", "search"]
-
-_ARCH, _WORKER, _SCORES = "arch", "worker", "scores"
-_ATTEMPTS = 5
-_SETTLING = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -181,62 +173,28 @@ def search(
         "constraint": None if constraint is None else [constraint.name, constraint.limit],
         **(about or {}),
     }
-    study = _study(storage, name, settings)
-    worker = f"{socket.gethostname()}:{os.getpid()}"
-    _free_the_dead(study)
-    known = {f.arch: dict(f.scores) for f in _found(study, space)}
-    while (number := _taken(study)) < trials:
-        study.sampler = _sampler(algorithm, seed, number)
-        trial = study.ask()
-        trial.set_user_attr(_WORKER, worker)
-        place = _places(study)[trial.number]
+    study = SharedStudy(storage, name, settings)
+    study.free_the_dead()
+    known = {found.arch: dict(found.scores) for found in _found(study, space)}
+    while (number := len(study.live())) < trials:
+        trial = study.ask(_sampler(algorithm, seed, number))
+        live = study.live()
+        place = [other.number for other in live].index(trial.number)
         if place >= trials:  # another process was faster
-            study.tell(trial, state=_failed())
+            study.give_up(trial.number)
             break
         rng = np.random.default_rng([seed, place])
-        arch = _propose(space, algorithm, study, trial, rng)
+        arch = _propose(space, algorithm, trial, live[:place], rng)
         if constraint is not None:
             repaired = space.repair(arch, constraint.is_met)
             arch = space.smallest if repaired is None else repaired
         if arch not in known:
             known[arch] = _finite({key: float(value) for key, value in evaluate(arch).items()})
         scores = known[arch]
-        trial.set_user_attr(_ARCH, arch.to_json())
-        trial.set_user_attr(_SCORES, scores)
-        study.tell(trial, [scores[objective] for objective in objectives])
+        study.tell(trial, arch.to_json(), scores)
         if progress is not None:
             progress(place + 1, trials, Found(arch, scores))
     return SearchResult(tuple(_found(study, space)), dict(objectives))
-
-
-def _study(storage: str | None, name: str, settings: Mapping[str, Any]) -> Any:
-    optuna = needs_extra("search", "optuna", "search")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    directions = ["maximize" if more else "minimize" for more in settings["objectives"].values()]
-    try:
-        study = _created(
-            optuna, storage=storage, study_name=name, directions=directions, load_if_exists=True
-        )
-    except ValueError as wrong:
-        refuse("search: storage", "a URL of an RDB", f"{storage} ({wrong})", _STORAGE_REMEDY)
-    except Exception as error:
-        if "sqlalchemy" not in type(error).__module__ and not isinstance(error, ImportError):
-            raise
-        cause = str(error).splitlines()[0]
-        refuse(
-            "search: storage", "reachable", f"{storage} ({cause})", _STORAGE_REMEDY, error=OSError
-        )
-    before = study.user_attrs.get("settings")
-    if before is None:
-        study.set_user_attr("settings", dict(settings))
-    elif before != json.loads(json.dumps(settings)):
-        other = sorted(key for key in settings if before.get(key) != settings[key])
-        remedy = "Take another name or another storage."
-        refuse(f"search: {' and '.join(other)}", f"as in the search {name!r}", "others", remedy)
-    return study
-
-
-_STORAGE_REMEDY = "Give a URL such as sqlite:///search.db, of a folder or server that is there."
 
 
 def _finite(scores: dict[str, float]) -> dict[str, float]:
@@ -245,66 +203,12 @@ def _finite(scores: dict[str, float]) -> dict[str, float]:
     return scores
 
 
-def _created(optuna: Any, **options: Any) -> Any:
-    """The study. Processes that begin a storage at the same time get into each other's way."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            return optuna.create_study(**options)
-        except Exception as error:
-            if type(error).__name__ != "IntegrityError" or attempt + 1 == _ATTEMPTS:
-                raise
-            time.sleep(0.2 * (attempt + 1))
-    return None
-
-
-def _trials(study: Any, *states: str) -> list[Any]:
-    return [t for t in study.get_trials(deepcopy=False) if t.state.name in states]
-
-
-def _taken(study: Any) -> int:
-    """Architectures that were looked at or that a worker looks at now."""
-    return len(_trials(study, "COMPLETE", "RUNNING"))
-
-
-def _places(study: Any) -> dict[int, int]:
-    """Place of each trial, by its number, among those that did not fail: a kill leaves no trace."""
-    return {t.number: place for place, t in enumerate(_trials(study, "COMPLETE", "RUNNING"))}
-
-
-def _free_the_dead(study: Any) -> None:
-    """Give up trials of processes of this machine that are no more."""
-    for trial in _trials(study, "RUNNING"):
-        host, _, process = trial.user_attrs.get(_WORKER, "").rpartition(":")
-        if not process:  # killed, or just about to write who it is
-            is_dead = datetime.now() - trial.datetime_start > _SETTLING
-        else:
-            is_dead = host == socket.gethostname() and not _is_alive(int(process))
-        if is_dead:
-            study.tell(trial.number, state=_failed())
-
-
-def _failed() -> Any:
-    return needs_extra("search", "optuna.trial", "search").TrialState.FAIL
-
-
-def _is_alive(process: int) -> bool:
-    if process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _found(study: Any, space: SearchSpace) -> list[Found]:
+def _found(study: SharedStudy, space: SearchSpace) -> list[Found]:
     result = []
-    for trial in _trials(study, "COMPLETE"):
-        arch = Arch.from_json(trial.user_attrs[_ARCH])
+    for trial in study.complete():
+        arch = Arch.from_json(trial.user_attrs[ARCH])
         space.validate(arch)
-        result.append(Found(arch, trial.user_attrs[_SCORES]))
+        result.append(Found(arch, trial.user_attrs[SCORES]))
     return result
 
 
@@ -315,7 +219,10 @@ def _sampler(algorithm: str, seed: int, number: int) -> Any:
     return (samplers.NSGAIISampler if algorithm == "nsga2" else samplers.RandomSampler)(seed=own)
 
 
-def _propose(space: SearchSpace, algorithm: str, study: Any, trial: Any, rng: Generator) -> Arch:
+def _propose(
+    space: SearchSpace, algorithm: str, trial: Any, before: Sequence[Any], rng: Generator
+) -> Arch:
+    """The architecture of a trial, of which some were there before."""
     if algorithm == "nsga2":
         chosen = {
             gene.name: gene.options[trial.suggest_int(gene.name, 0, len(gene.options) - 1)]
@@ -324,24 +231,23 @@ def _propose(space: SearchSpace, algorithm: str, study: Any, trial: Any, rng: Ge
         return space.arch(chosen)
     if algorithm == "random":
         return space.sample(rng)
-    return _evolved(space, EVOLUTIONS[algorithm], study, trial.number, rng)
+    return _evolved(space, EVOLUTIONS[algorithm], trial, before, rng)
 
 
 def _evolved(
-    space: SearchSpace, evolution: Evolution, study: Any, number: int, rng: Generator
+    space: SearchSpace, evolution: Evolution, trial: Any, before: Sequence[Any], rng: Generator
 ) -> Arch:
     """Of the generation after the last whole one."""
-    trials = _trials(study, "COMPLETE", "RUNNING")  # once: other processes go on meanwhile
-    places = {trial.number: place for place, trial in enumerate(trials)}
-    begun = places[number] // evolution.population * evolution.population
-    before = [t for t in trials[:begun] if t.state.name == "COMPLETE"]
-    if not before:
+    place = len(before)
+    begun = place // evolution.population * evolution.population
+    seen = [other for other in before[:begun] if is_complete(other)]
+    if not seen:
         return space.sample(rng)
-    sign = 1 if study.directions[0].name == "MAXIMIZE" else -1
-    before.sort(key=lambda trial: (-sign * trial.values[0], trial.number))
-    ranked: Sequence[str] = list(dict.fromkeys(trial.user_attrs[_ARCH] for trial in before))
+    sign = 1 if trial.study.directions[0].name == "MAXIMIZE" else -1
+    seen.sort(key=lambda other: (-sign * other.values[0], other.number))
+    ranked = list(dict.fromkeys(other.user_attrs[ARCH] for other in seen))
     parents = [Arch.from_json(text) for text in ranked[: evolution.parents]]
-    if places[number] - begun < evolution.mutants * evolution.population or len(parents) == 1:
+    if place - begun < evolution.mutants * evolution.population or len(parents) == 1:
         parent = parents[int(rng.integers(len(parents)))]
         return space.mutate(parent, rng, evolution.probability)
     one, other = rng.choice(len(parents), 2, replace=False)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -228,7 +229,7 @@ class SearchSpace:
         for gene in self.genes:
             if gene.needs:
                 children.setdefault(gene.needs[0], []).append(gene)
-        return _product(_count(gene, children) for gene in self.genes if not gene.needs)
+        return prod(_count(gene, children) for gene in self.genes if not gene.needs)
 
     def __repr__(self) -> str:
         return f"SearchSpace({self.name!r}, {len(self.genes)} genes, {self.size():.1e})"
@@ -237,13 +238,6 @@ class SearchSpace:
 def _count(gene: Gene, children: Mapping[str, Sequence[Gene]]) -> int:
     below = children.get(gene.name, ())
     return sum(
-        _product(_count(child, children) for child in below if child.is_active({gene.name: value}))
+        prod(_count(child, children) for child in below if child.is_active({gene.name: value}))
         for value in gene.options
     )
-
-
-def _product(numbers: Iterable[int]) -> int:
-    result = 1
-    for number in numbers:
-        result *= number
-    return result

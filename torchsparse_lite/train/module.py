@@ -21,7 +21,7 @@ from torchsparse_lite.train.losses import SegmentationLoss
 from torchsparse_lite.train.metrics import IoU, confusion_matrix, iou_of
 from torchsparse_lite.train.stages import StageTimes, time_stages
 
-__all__ = ["Prediction", "Segmentation", "warmup_cosine"]
+__all__ = ["Prediction", "Segmentation", "probabilities_of", "warmup_cosine"]
 
 Batch = dict[str, Any]
 
@@ -119,10 +119,10 @@ class Segmentation(LightningModule):
 
     def probabilities(self, points: PointTensor) -> Tensor:
         """(N, K) class probabilities, averaged over ``views`` rotations about z."""
-        total = _probabilities(self(points))
+        total = probabilities_of(self(points))
         for view in range(1, self.views):
             turned = _rotated(points, 2 * math.pi * view / self.views)
-            total = total + _probabilities(self(turned))
+            total = total + probabilities_of(self(turned))
         mean: Tensor = total / self.views
         return mean
 
@@ -203,7 +203,8 @@ class Segmentation(LightningModule):
         }
 
 
-def _probabilities(scores: Tensor) -> Tensor:
+def probabilities_of(scores: Tensor) -> Tensor:
+    """(N, K), in the form whose gradient does not depend on the number of threads."""
     return scores.float().log_softmax(1).exp()
 
 

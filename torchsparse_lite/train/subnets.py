@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torchsparse_lite.nas.sampling import ArchSampler
 from torchsparse_lite.nas.supernet import Supernet
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.train.metrics import IoU, confusion_matrix, iou_of
-from torchsparse_lite.train.module import Batch, Segmentation
+from torchsparse_lite.train.module import Batch, Segmentation, probabilities_of
 
 __all__ = ["SubnetScores", "SupernetSegmentation"]
 
@@ -57,7 +57,6 @@ class SupernetSegmentation(Segmentation):
         if not 0 <= distill <= 1:
             remedy = "0 learns from the labels alone."
             refuse("SupernetSegmentation: distill", "from 0 to 1", distill, remedy)
-        self.__dict__["_supernet"] = network  # already a child, as network
         self.sampler = ArchSampler(
             network.space, phases, subnets, sandwich=sandwich, seed=self.seed
         )
@@ -67,8 +66,7 @@ class SupernetSegmentation(Segmentation):
     @property
     def supernet(self) -> Supernet:
         """The shared weights."""
-        supernet: Supernet = self.__dict__["_supernet"]
-        return supernet
+        return cast("Supernet", self.network)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Mean loss of the step's subnets."""
@@ -88,7 +86,7 @@ class SupernetSegmentation(Segmentation):
                 loss = (1 - self.distill) * loss + self.distill * soft
             losses.append(loss)
             if self.sampler.sandwich and teacher is None:
-                teacher = scores.detach().softmax(1)
+                teacher = probabilities_of(scores.detach())
         mean = torch.stack(losses).mean()
         self.log("train/loss", mean, prog_bar=True, batch_size=points.batch_size)
         self.log("train/loss_first", losses[0], batch_size=points.batch_size)

@@ -10,15 +10,15 @@ from typing import Any
 
 from torchsparse_lite.kernel_map import STENCILS
 from torchsparse_lite.models.blocks import Kernel
-from torchsparse_lite.models.minkunet import Stage, UNetShape
+from torchsparse_lite.models.minkunet import Stage
 from torchsparse_lite.models.spvcnn import SPVCNN
 from torchsparse_lite.nas.arch import Arch, Value
 from torchsparse_lite.nas.space import Gene, SearchSpace, widths
+from torchsparse_lite.nas.spaces.stages import size_genes, stage_at, stage_names, unet_of
 
 __all__ = ["lidar"]
 
 _HIGH = (32, 64, 128, 256, 256, 128, 96, 96)
-_SHARE = 8  # middle and transition channels go from an eighth to all of the stage's most
 _MEETINGS = (0, 4, 6, 8)
 _BETWEEN = (32, 64, 128)
 _KERNELS = ("3x1x1", "3", "5")
@@ -52,9 +52,13 @@ def lidar(
     ]
     for meeting in _MEETINGS:
         genes.append(_points_gene(meeting))
-    for number in range(1, len(high) + 1):
-        genes += _stage_genes(number, (48, *high), deepest, quantum)
-    return SearchSpace(name, tuple(genes), _network, tuple(_structures(len(high), deepest)))
+    names = stage_names(len(high))
+    for number, (stage, most) in enumerate(zip(names, high, strict=True)):
+        depths = tuple(range(1 if stage.startswith("down") else 0, deepest + 1))
+        before = (48, *high)[number]
+        genes += size_genes(stage, most // 2, most, before=before, depths=depths, quantum=quantum)
+        genes += _kind_genes(stage, _kernels(number, len(names)), deepest)
+    return SearchSpace(name, tuple(genes), _network, tuple(_structures(names)))
 
 
 def _points_gene(meeting: int) -> Gene:
@@ -66,45 +70,28 @@ def _points_gene(meeting: int) -> Gene:
     return Gene(f"points.{meeting}", tuple(options))
 
 
-def _stage_name(number: int, stages: int) -> str:
-    half = stages // 2
-    return f"down.{number - 1}" if number <= half else f"up.{number - 1 - half}"
-
-
-def _stage_genes(number: int, high: tuple[int, ...], deepest: int, quantum: int) -> list[Gene]:
-    stages = len(high) - 1
-    stage, most = _stage_name(number, stages), high[number]
-    is_down = number <= stages // 2
-    inner = high[number - 1] if is_down else most
-    depths = tuple(range(1 if is_down else 0, deepest + 1))
+def _kind_genes(stage: str, kernels: tuple[Value, ...], deepest: int) -> list[Gene]:
+    """What the blocks of a stage are, if it has any."""
     some = (f"{stage}.depth", frozenset[Value](range(1, deepest + 1)))
     cube = (f"{stage}.kernel", frozenset[Value]({"3"}))
-    genes = [
-        widths(f"{stage}.channels", most // 2, most, quantum),
-        widths(f"{stage}.transition", inner // _SHARE, inner, quantum),
-        Gene(f"{stage}.depth", depths),
-        Gene(f"{stage}.kernel", _kernels(number, stages), needs=some),
+    return [
+        Gene(f"{stage}.kernel", kernels, needs=some),
         Gene(f"{stage}.taps", tuple(sorted(STENCILS)), needs=cube),
         Gene(f"{stage}.block", _BLOCKS, needs=some),
     ]
-    for block in range(deepest):
-        needs = (f"{stage}.depth", frozenset[Value](range(block + 1, deepest + 1)))
-        genes.append(widths(f"{stage}.mids.{block}", most // _SHARE, most, quantum, needs=needs))
-    return genes
 
 
 def _kernels(number: int, stages: int) -> tuple[Value, ...]:
     """5x5x5 only at tensor strides 1 to 4: there are few neighbours, and few channels to weigh."""
-    is_fine = min(number, stages - number) <= 2
+    is_fine = min(number + 1, stages - 1 - number) <= 2
     return _KERNELS if is_fine else _KERNELS[:-1]
 
 
-def _structures(stages: int, deepest: int) -> Iterator[dict[str, Value]]:
-    names = [_stage_name(number, stages) for number in range(1, stages + 1)]
+def _structures(names: list[str]) -> Iterator[dict[str, Value]]:
     for form, block in product(range(len(_KERNELS)), _BLOCKS):
         structure: dict[str, Value] = {f"{name}.block": block for name in names}
-        for number, name in enumerate(names, 1):
-            forms = _kernels(number, stages)
+        for number, name in enumerate(names):
+            forms = _kernels(number, len(names))
             structure[f"{name}.kernel"] = forms[min(form, len(forms) - 1)]
         yield structure
     yield {f"{name}.depth": 0 for name in names if name.startswith("up")}
@@ -116,13 +103,10 @@ def _structures(stages: int, deepest: int) -> Iterator[dict[str, Value]]:
 
 
 def _network(arch: Arch, **options: Any) -> SPVCNN:
-    stages = sum(name.endswith(".depth") for name in arch) - 1
-    shapes = [_stage(arch, _stage_name(number, stages)) for number in range(1, stages + 1)]
-    shape = UNetShape(
-        stem=(arch.whole("stem.channels"),) * arch.whole("stem.depth"),
-        down=tuple(shapes[: stages // 2]),
-        up=tuple(shapes[stages // 2 :]),
-    )
+    names = [gene.removesuffix(".depth") for gene in arch if gene.endswith(".depth")]
+    names.remove("stem")
+    stem = (arch.whole("stem.channels"),) * arch.whole("stem.depth")
+    shape = unet_of(stem, [_stage(arch, name) for name in names])
     points = {meeting: arch[f"points.{meeting}"] for meeting in _MEETINGS}
     meetings = [meeting for meeting, kind in points.items() if kind != "off"]
     between = {m: int(points[m]) for m in meetings[1:] if points[m] != "plain"}
@@ -132,15 +116,8 @@ def _network(arch: Arch, **options: Any) -> SPVCNN:
 
 
 def _stage(arch: Arch, name: str) -> Stage:
-    depth = arch.whole(f"{name}.depth")
-    shape = Stage(
-        channels=arch.whole(f"{name}.channels"),
-        depth=depth,
-        transition=arch.whole(f"{name}.transition"),
-        mids=tuple(arch.whole(f"{name}.mids.{block}") for block in range(depth)),
-        project=True,
-    )
-    if not depth:
+    shape = stage_at(arch, name)
+    if not shape.depth:
         return shape
     form = str(arch[f"{name}.kernel"])
     kernel = Kernel(form, arch.whole(f"{name}.taps") if form == "3" else 27)

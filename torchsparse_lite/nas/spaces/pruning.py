@@ -11,15 +11,15 @@ from typing import Any
 
 from torch import nn
 
-from torchsparse_lite.errors import refuse
 from torchsparse_lite.kernel_map import STENCILS
 from torchsparse_lite.models.blocks import Kernel
 from torchsparse_lite.models.minkunet import Stage, UNetShape
-from torchsparse_lite.models.spvcnn import SPVCNN
+from torchsparse_lite.models.spvcnn import SPVCNN, as_spvcnn
 from torchsparse_lite.nas.arch import Arch, Value
 from torchsparse_lite.nas.space import Gene, SearchSpace
+from torchsparse_lite.nn import BatchNorm
 
-__all__ = ["pruning", "pruning_of"]
+__all__ = ["options_of", "pruning", "pruning_of"]
 
 
 def pruning_of(network: nn.Module, *, quantum: int = 8, least: float = 0.2) -> dict[str, Any]:
@@ -36,9 +36,7 @@ def pruning_of(network: nn.Module, *, quantum: int = 8, least: float = 0.2) -> d
     Raises:
         TypeError: it is another network.
     """
-    if not isinstance(network, SPVCNN):
-        kind, remedy = type(network).__name__, "Build one of models."
-        refuse("pruning_of: network", "an SPVCNN", kind, remedy, error=TypeError)
+    network = as_spvcnn("pruning_of", network)
     return {
         "shape": asdict(_as_built(network)),
         "voxel_size": network.voxel_size,
@@ -46,6 +44,18 @@ def pruning_of(network: nn.Module, *, quantum: int = 8, least: float = 0.2) -> d
         "point_widths": {str(stage): width for stage, width in network.point_widths.items()},
         "quantum": quantum,
         "least": least,
+    }
+
+
+def options_of(network: nn.Module) -> dict[str, Any]:
+    """With which options the space builds such a network; see :meth:`SearchSpace.build`."""
+    network = as_spvcnn("options_of", network)
+    first: Any = network.unet.stem[0]
+    return {
+        "in_channels": int(first[0].in_channels),
+        "num_classes": network.classifier.out_features,
+        "dropout": network.dropout.p,
+        "normalize": isinstance(network.input, BatchNorm),
     }
 
 

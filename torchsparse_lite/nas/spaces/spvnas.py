@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from torchsparse_lite.errors import refuse
-from torchsparse_lite.models.minkunet import Stage, UNetShape
 from torchsparse_lite.models.spvcnn import SPVCNN
 from torchsparse_lite.nas.arch import Arch, Value
-from torchsparse_lite.nas.space import Gene, SearchSpace, widths
+from torchsparse_lite.nas.space import Gene, SearchSpace
+from torchsparse_lite.nas.spaces.stages import size_genes, stage_at, stage_names, unet_of
 
 __all__ = ["from_net_config", "spvnas", "to_net_config"]
 
 _LOW = (32, 16, 32, 64, 128, 128, 64, 48, 48)
 _HIGH = (32, 48, 96, 192, 384, 384, 192, 128, 128)
-_SHARE = 8  # middle and transition channels go from an eighth to all of the stage's most
-_DOWN = len(_HIGH) // 2
-_BLOCKS = 2
+_STAGES = stage_names(len(_HIGH) - 1)
+_DEPTHS = (1, 2)
 _VOXEL_SIZE_M = 0.05
 
 
@@ -36,53 +35,27 @@ def spvnas(
     Source: Tang et al., "Searching Efficient 3D Architectures with Sparse Point-Voxel Convolution",
     ECCV 2020; ranges of mit-han-lab/spvnas.
     """
-    genes: list[Gene] = []
     lows, highs = ([int(c * width) for c in channels] for channels in (_LOW, _HIGH))
-    for number in range(1, len(_HIGH)):
-        stage = _stage_name(number)
-        high = highs[number]
-        inner = highs[number - 1] if number <= _DOWN else high
-        genes += [
-            widths(f"{stage}.channels", lows[number], high, quantum),
-            widths(f"{stage}.transition", inner // _SHARE, inner, quantum),
-            Gene(f"{stage}.depth", tuple(range(1, _BLOCKS + 1))),
-        ]
-        for block in range(_BLOCKS):
-            deeper = frozenset[Value](range(block + 1, _BLOCKS + 1))
-            needs = (f"{stage}.depth", deeper)
-            genes.append(
-                widths(f"{stage}.mids.{block}", high // _SHARE, high, quantum, needs=needs)
-            )
+    genes: list[Gene] = []
+    for number, stage in enumerate(_STAGES, 1):
+        genes += size_genes(
+            stage,
+            lows[number],
+            highs[number],
+            before=highs[number - 1],
+            depths=_DEPTHS,
+            quantum=quantum,
+        )
 
     def network(arch: Arch, **options: Any) -> SPVCNN:
-        return _network(arch, highs[0], **{"voxel_size": voxel_size, **options})
+        stages = [stage_at(arch, name) for name in _STAGES]
+        shape = unet_of((highs[0],) * 2, stages)
+        return SPVCNN(shape=shape, **{"voxel_size": voxel_size, **options})
 
     name = f"spvnas-{quantum}"
     if (width, voxel_size) != (1.0, _VOXEL_SIZE_M):
         name += f"-{width:g}-{voxel_size:g}"
     return SearchSpace(name, tuple(genes), network)
-
-
-def _stage_name(number: int) -> str:
-    """Of stage 1 to 8; 0 is the stem."""
-    return f"down.{number - 1}" if number <= _DOWN else f"up.{number - 1 - _DOWN}"
-
-
-def _network(arch: Arch, stem: int, **options: Any) -> SPVCNN:
-    stages = [_stage(arch, _stage_name(number)) for number in range(1, len(_HIGH))]
-    shape = UNetShape((stem, stem), tuple(stages[:_DOWN]), tuple(stages[_DOWN:]))
-    return SPVCNN(shape=shape, **options)
-
-
-def _stage(arch: Arch, name: str) -> Stage:
-    depth = arch.whole(f"{name}.depth")
-    return Stage(
-        channels=arch.whole(f"{name}.channels"),
-        depth=depth,
-        transition=arch.whole(f"{name}.transition"),
-        mids=tuple(arch.whole(f"{name}.mids.{block}") for block in range(depth)),
-        project=True,  # released networks keep the projections of their supernet
-    )
 
 
 def from_net_config(config: Mapping[str, Any], quantum: int = 4) -> Arch:
@@ -96,8 +69,8 @@ def from_net_config(config: Mapping[str, Any], quantum: int = 4) -> Arch:
         ValueError: a module is missing, or a number is none of the space.
     """
     values: dict[str, Value] = {}
-    for number in range(1, len(_HIGH)):
-        ours, theirs = _stage_name(number), _their_stage(number)
+    for number, ours in enumerate(_STAGES, 1):
+        theirs = _their_name(ours)
         depth = int(_entry(config, f"{theirs}.feature"))
         values[f"{ours}.channels"] = int(_entry(config, "output_channels")[number])
         values[f"{ours}.transition"] = int(_entry(config, f"{theirs}.transition"))
@@ -123,29 +96,30 @@ def to_net_config(arch: Arch, num_classes: int = 19) -> dict[str, Any]:
         refuse("to_net_config: arch", rule, arch.space, remedy)
     outputs = [_HIGH[0]]
     config: dict[str, Any] = {}
-    for number in range(1, len(_HIGH)):
-        ours, theirs = _stage_name(number), _their_stage(number)
+    for ours in _STAGES:
+        theirs = _their_name(ours)
         depth, channels = arch.whole(f"{ours}.depth"), arch.whole(f"{ours}.channels")
         outputs.append(channels)
         config[f"{theirs}.transition"] = arch.whole(f"{ours}.transition")
         config[f"{theirs}.feature"] = depth
-        for block in range(_BLOCKS):
+        for block in range(_DEPTHS[-1]):
             name = f"{theirs}.feature.layers.{block}"
             is_there = block < depth
             mid = arch.whole(f"{ours}.mids.{block}") if is_there else None
-            config[f"{name}.net"] = _BLOCKS if is_there else None
+            config[f"{name}.net"] = _DEPTHS[-1] if is_there else None
             config[f"{name}.net.layers.0"] = mid
             config[f"{name}.net.layers.1"] = channels if is_there else None
             if block == 0:
                 config[f"{name}.downsample"] = channels
-    for layer, stage in enumerate((_DOWN, _DOWN + 2, len(_HIGH) - 1)):
+    for layer, stage in enumerate((4, 6, 8)):
         config[f"point_transforms.{layer}"] = outputs[stage]
     size = {"num_classes": num_classes, "pres": _VOXEL_SIZE_M, "vres": _VOXEL_SIZE_M}
     return {**size, "output_channels": outputs, **config, "classifier": num_classes}
 
 
-def _their_stage(number: int) -> str:
-    return f"downsample.{number - 1}" if number <= _DOWN else f"upsample.{number - 1 - _DOWN}"
+def _their_name(stage: str) -> str:
+    part, number = stage.split(".")
+    return f"{part}sample.{number}"
 
 
 def _entry(config: Mapping[str, Any], name: str) -> Any:

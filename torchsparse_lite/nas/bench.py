@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""How long the parts of networks take on the machine at hand."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from torchsparse_lite import nn as spnn
+from torchsparse_lite.coordinates import HALVING, Level
+from torchsparse_lite.manager import CoordinateManager
+from torchsparse_lite.nas.operations import Operation, geometry_of, maps_of
+from torchsparse_lite.nn.compose import shared_mlp
+from torchsparse_lite.point_grid import PointGrid, Size
+from torchsparse_lite.points import PointTensor
+from torchsparse_lite.tensor import SparseTensor, cat
+
+__all__ = ["VOXELIZE", "Bench", "WidthGrid", "measure_latency"]
+
+VOXELIZE = "voxelize"
+_WIDTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_ONE_WIDTH = ("gather", "scatter", "join", "excite")
+
+
+def measure_latency(run: Callable[[], object], *, budget_s: float = 1.0, repeats: int = 5) -> float:
+    """Milliseconds of a call: the median, after a call that is not counted.
+
+    Args:
+        run: to call.
+        budget_s: seconds to spend, roughly.
+        repeats: calls at least.
+    """
+    run()
+    samples: list[float] = []
+    begun = time.perf_counter()
+    while len(samples) < repeats or (time.perf_counter() - begun < budget_s and len(samples) < 200):
+        start = time.perf_counter()
+        run()
+        samples.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(samples)
+
+
+@dataclass(frozen=True, eq=False)
+class WidthGrid:
+    """Milliseconds by channels.
+
+    Attributes:
+        inputs: (I,) ascending.
+        outputs: (O,) ascending; one for operations with a single width.
+        ms: (I, O).
+    """
+
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    ms: Sequence[Sequence[float]]
+
+    def at(self, inputs: int, outputs: int) -> float:
+        """Linear between the measured ones; in proportion beyond the last."""
+        by_input = [_between(self.outputs, row, outputs) for row in self.ms]
+        return _between(self.inputs, by_input, inputs)
+
+
+def _between(places: Sequence[int], values: Sequence[float], at: int) -> float:
+    if len(places) == 1:
+        return values[0]
+    if at > places[-1]:
+        return values[-1] * at / places[-1]
+    return float(np.interp(at, places, values))
+
+
+class Bench:
+    """Operations on a real scan.
+
+    Args:
+        scan: its points.
+        voxel_size: edge length in metres, one number or one per axis.
+        levels: tensor strides 1, 2, ..., ``2**(levels - 1)``.
+    """
+
+    def __init__(self, scan: PointTensor, voxel_size: Size, levels: int) -> None:
+        self._scan = scan
+        self._voxel_size = voxel_size
+        self._grid = PointGrid(scan, voxel_size)
+        self._levels = [self._grid.sites.level]
+        manager = self._grid.sites.manager
+        for _ in range(levels - 1):
+            self._levels.append(manager.strided(self._levels[-1], HALVING))
+
+    def maps(self, parts: Sequence[tuple[str, int]]) -> dict[tuple[str, int], float]:
+        """Milliseconds of each map, in the order in which a network makes them."""
+        needed = maps_of([Operation(kind, level, 0, 0) for kind, level in parts])
+        needed.sort(key=lambda key: (key[0] in ("up", "gather", "scatter"), key[1], len(key[0])))
+        samples: dict[tuple[str, int], list[float]] = {}
+        for _ in range(7):
+            for key, ms in self._one_pass(needed):
+                samples.setdefault(key, []).append(ms)
+        return {key: statistics.median(values) for key, values in samples.items()}
+
+    def _one_pass(
+        self, needed: Sequence[tuple[str, int]]
+    ) -> Iterator[tuple[tuple[str, int], float]]:
+        start = time.perf_counter()
+        points = PointTensor(self._scan.feats, self._scan.coords, self._scan.batch_size)
+        grid = PointGrid(points, self._voxel_size)
+        grid.scatter(points.feats, grid.sites)
+        yield (VOXELIZE, 0), (time.perf_counter() - start) * 1e3
+        manager, levels = grid.sites.manager, [grid.sites.level]
+        for form, level in needed:
+            start = time.perf_counter()
+            while len(levels) <= level + (form in ("down", "up")):
+                levels.append(manager.strided(levels[-1], HALVING))
+            self._make(grid, manager, levels, form, level)
+            yield (form, level), (time.perf_counter() - start) * 1e3
+
+    def _make(
+        self,
+        grid: PointGrid,
+        manager: CoordinateManager,
+        levels: list[Level],
+        form: str,
+        level: int,
+    ) -> None:
+        if form in ("down", "up"):
+            made = manager.kernel_map(levels[level], levels[level + 1], HALVING)
+            (made if form == "down" else made.transposed).pairs(with_backward=False)
+            return
+        if form in ("gather", "scatter"):
+            feats = grid.points.feats.new_zeros((len(levels[level]), 1))
+            x = SparseTensor.from_level(feats, levels[level], manager)
+            if form == "gather":
+                grid.gather(x)
+            else:
+                grid.scatter(grid.points.feats[:, :1], x)
+            return
+        geometry = geometry_of(form.removeprefix("conv:"))
+        manager.submanifold(levels[level], geometry).pairs(with_backward=False)
+
+    def grid(self, most: Operation, budget_s: float) -> WidthGrid:
+        """The operation in all widths up to its largest."""
+        outputs = _up_to(most.outputs)
+        inputs = [0] if most.kind in _ONE_WIDTH else _up_to(most.inputs)
+        ms = [
+            [self._measure(most.kind, most.level, i or o, o, budget_s) for o in outputs]
+            for i in inputs
+        ]
+        if most.kind in _ONE_WIDTH or most.kind.startswith("depthwise"):
+            return WidthGrid([0], outputs, ms[:1])
+        return WidthGrid(inputs, outputs, ms)
+
+    def _measure(self, kind: str, level: int, inputs: int, outputs: int, budget_s: float) -> float:
+        run = self._run(kind, level, inputs, outputs)
+        with torch.inference_mode():
+            return measure_latency(run, budget_s=budget_s, repeats=3)
+
+    def _run(self, kind: str, level: int, inputs: int, outputs: int) -> Callable[[], object]:
+        name, _, form = kind.partition(":")
+        points = self._scan
+        if name in ("mlp", "linear", "scatter"):
+            points = points.replace_feats(torch.randn(len(points), inputs))
+        if name in ("mlp", "linear"):
+            layer = shared_mlp(inputs, outputs) if name == "mlp" else spnn.Linear(inputs, outputs)
+            return lambda: layer.eval()(points)
+        finer, manager = self._levels[level], self._grid.sites.manager
+        x = SparseTensor.from_level(torch.randn(len(finer), inputs), finer, manager)
+        if name == "gather":
+            return lambda: self._grid.gather(x)
+        if name == "scatter":
+            return lambda: self._grid.scatter(points.feats, x)
+        if name == "join":
+            half = x.replace_feats(x.feats[:, : inputs // 2].contiguous())
+            return lambda: cat([half, half])
+        if name == "excite":
+            excite = spnn.SqueezeExcitation(inputs)
+            return lambda: excite(x)
+        if name in ("down", "up"):
+            conv = spnn.Conv3d(inputs, outputs, 2, 2, transposed=name == "up")
+            if name == "down":
+                return lambda: conv(x, relu=True)
+            coarse = self._levels[level + 1]
+            y = SparseTensor.from_level(torch.randn(len(coarse), inputs), coarse, manager)
+            return lambda: conv(y, finer, relu=True)
+        geometry, groups = geometry_of(form), 1
+        if name == "depthwise":
+            inputs = groups = outputs
+            x = x.replace_feats(torch.randn(len(finer), outputs))
+        size, taps = geometry.kernel_size, geometry.taps
+        conv = spnn.Conv3d(inputs, outputs, size, groups=groups, taps=taps)
+        return lambda: conv(x, relu=True)
+
+
+def _up_to(most: int) -> list[int]:
+    return [*(width for width in _WIDTHS if width < most), most]

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""What a search saw, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torchsparse_lite.errors import needs_extra
+from torchsparse_lite.nas.search import SearchResult
+
+__all__ = ["draw_search"]
+
+
+def draw_search(results: Mapping[str, SearchResult], path: Path, *, limit_ms: float) -> None:
+    """Trials by latency and score, the front of each search, and the limit."""
+    plt = needs_extra("draw_search", "matplotlib.pyplot", "viz")
+    figure, axes = plt.subplots(figsize=(8, 5))
+    for (name, result), color in zip(results.items(), ("tab:blue", "tab:orange"), strict=False):
+        x = [found.scores["latency_ms"] for found in result.trials]
+        y = [found.scores["miou"] for found in result.trials]
+        axes.scatter(x, y, s=12, alpha=0.35, color=color)
+        front = sorted((f.scores["latency_ms"], f.scores["miou"]) for f in result.pareto)
+        axes.step(*zip(*front, strict=True), where="post", color=color, label=f"{name}: front")
+    axes.axvline(limit_ms, color="gray", linestyle="--", label=f"limit {limit_ms:g} ms")
+    axes.set_xlabel("predicted latency in ms")
+    axes.set_ylabel("mean IoU of the subnet")
+    axes.legend()
+    axes.grid(visible=True, alpha=0.3)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(figure)
