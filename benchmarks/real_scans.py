@@ -16,9 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.run import environment
-from torchsparse_lite import cli
+from benchmarks.training import find_data, scores_of, timed
 
 _ROOT = Path(__file__).resolve().parent
 _FRAMES = [f"00/{frame:06d}" for frame in range(6)]  # the last three have labels in part
@@ -59,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     unknown = [name for name in options.tests if name not in tests]
     if unknown:
         parser.error(f"tests are {', '.join(tests)}, got {', '.join(unknown)}")
-    data = options.data or _data()
+    data = options.data or find_data()
     rows = [
         {"test": name, "threads": torch.get_num_threads(), **row}
         for name in options.tests
@@ -76,13 +73,6 @@ def main(arguments: list[str] | None = None) -> None:
             f"{row['minutes']:.1f} minutes"
         )
     print(f"written: {path}")
-
-
-def _data() -> Path:
-    for folder in (os.environ.get("TSL_DATA"), _ROOT.parent.parent / "shared" / "data"):
-        if folder and (Path(folder) / "semantickitti").is_dir():
-            return Path(folder)
-    sys.exit("No semantickitti/ under TSL_DATA or ../shared/data: pass --data.")
 
 
 def _overfit(data: Path, runs: Path) -> list[dict[str, Any]]:
@@ -104,15 +94,24 @@ def _neighbor(data: Path, runs: Path) -> list[dict[str, Any]]:
     return [_scores("frames before and after", run, between, seconds)]
 
 
-def _far(data: Path, runs: Path) -> list[dict[str, Any]]:
-    real: list[dict[str, Any]] = [
+def frames_of_sequence_0(data: Path) -> list[dict[str, Any]]:
+    """All that is there: whole, labelled in part, and the nearest points of range images."""
+    return [
         {"root": str(data / "semantickitti"), "files": _FRAMES, "repeats": 20},
         {"root": str(data / "semantickitti_range"), "files": _RANGE_FRAMES, "repeats": 20},
     ]
-    test = {"root": str(data / "semantickitti"), "files": ["08/000000"]}
+
+
+def unseen_frame(data: Path) -> dict[str, Any]:
+    """08/000000: another town, and nothing was tuned on it."""
+    return {"root": str(data / "semantickitti"), "files": ["08/000000"]}
+
+
+def _far(data: Path, runs: Path) -> list[dict[str, Any]]:
+    real, test = frames_of_sequence_0(data), unseen_frame(data)
     streets = runs / "streets"
-    arguments = ["simulate", str(streets), "--frames", "6", "--interval", "2"]
-    spent = _timed(streets, [*arguments, "--sequences", *_STREETS])
+    how = ("--frames", 6, "--interval", 2, "--sequences", *_STREETS)
+    spent = timed(streets, "simulate", streets, *how)
     simulated = {"root": str(streets), "sequences": _STREETS, "has_labels": True}
     some = {"root": str(streets), "sequences": _STREETS[::2], "has_labels": True}
 
@@ -133,39 +132,12 @@ def _far(data: Path, runs: Path) -> list[dict[str, Any]]:
 
 def _train(run: Path, train: list[dict[str, Any]], *more: str) -> float:
     """Seconds that the training took."""
-    return _timed(
-        run,
-        [
-            *("train", "--run", str(run), "--resume", "--config", "small"),
-            *("--data.train", json.dumps(train), "--data.val", "[]"),
-            *more,
-        ],
-    )
-
-
-def _timed(folder: Path, arguments: list[str]) -> float:
-    """Run a command; seconds from its first start to its end, breaks between attempts included."""
-    clock = folder.with_name(f"{folder.name}.clock.json")
-    times = json.loads(clock.read_text()) if clock.is_file() else {"start": time.time()}
-    clock.parent.mkdir(parents=True, exist_ok=True)
-    clock.write_text(json.dumps(times))
-    _call(arguments)
-    times.setdefault("end", time.time())
-    clock.write_text(json.dumps(times))
-    return float(times["end"] - times["start"])
+    scans = ("--data.train", json.dumps(train), "--data.val", "[]")
+    return timed(run, "train", "--run", run, "--resume", "--config", "small", *scans, *more)
 
 
 def _scores(what: str, run: Path, test: dict[str, Any], seconds: float) -> dict[str, Any]:
-    _call(["validate", "--run", str(run), "--data.val", json.dumps([test])])
-    scores = json.loads((run / "scores.json").read_text())
-    return {"what": what, "minutes": round(seconds / 60, 1), **scores}
-
-
-def _call(arguments: list[str]) -> None:
-    print("tsl", *arguments, flush=True)
-    status = cli.main(arguments)
-    if status:
-        sys.exit(status)
+    return {"what": what, "minutes": round(seconds / 60, 1), **scores_of(run, [test])}
 
 
 if __name__ == "__main__":

@@ -52,4 +52,5 @@ def run(storage, algorithm, trials, *, seed=0, die_at=-1, name="search"):
 
 
 if __name__ == "__main__":
-    run(sys.argv[1], sys.argv[2], int(sys.argv[3]), die_at=int(sys.argv[4]))
+    result = run(sys.argv[1], sys.argv[2], int(sys.argv[3]), die_at=int(sys.argv[4]))
+    sys.stdout.write(f"{len(result.trials)}\n")

@@ -15,7 +15,7 @@ import torchsparse_lite as tsl
 from torchsparse_lite import models, nas
 from torchsparse_lite.nas.channels import channel_groups, sort_channels
 
-SPACE = nas.lidar("small", high=(16, 24, 32, 32, 32, 32, 24, 16), quantum=4, deepest=2)
+SPACE = nas.lidar(width=0.25, quantum=4, deepest=2)
 NETWORKS = {
     "released": lambda: models.spvcnn(width=0.25, voxel_size=0.2),
     "searched": lambda: nas.spvnas(4, width=0.25, voxel_size=0.2).build(

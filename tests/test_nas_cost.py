@@ -42,7 +42,7 @@ def test_published_multiplications(data_dir):
 @pytest.mark.parametrize("seed", range(6))
 def test_estimates_are_what_a_forward_pass_counts(seed):
     """Layer by layer, for kernels and blocks of all kinds."""
-    space = nas.lidar("small", high=(16, 24, 32, 32, 32, 32, 24, 16), quantum=4, deepest=2)
+    space = nas.lidar(width=0.25, quantum=4, deepest=2)
     arch = space.sample(np.random.default_rng(seed))
     network = space.build(arch)
     scan = scan_of()

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,11 @@ from torchsparse_lite.nas.search import EVOLUTIONS, Constraint, search
 
 pytest.importorskip("optuna", reason="the extra search is not installed")
 
-from search_and_maybe_die import LIMIT, SPACE, run, width
+import optuna
+from search_and_maybe_die import LIMIT, SPACE, run, score, width
+
+import torchsparse_lite.nas.storage as storage_module
+from torchsparse_lite.nas.storage import SharedStudy
 
 TESTS = Path(__file__).parent
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -84,10 +90,54 @@ def test_processes_share_a_search(tmp_path):
     storage = f"sqlite:///{tmp_path / 'search.db'}"
     script = [sys.executable, str(TESTS / "search_and_maybe_die.py"), storage, "spos", "60", "-1"]
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
-    workers = [subprocess.Popen(script, env=environment) for _ in range(2)]
-    assert [worker.wait() for worker in workers] == [0, 0]
+    workers = [subprocess.Popen(script, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    seen = [worker.communicate()[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    assert seen == [b"60\n", b"60\n"]  # nobody leaves before the others are done
     result = run(storage, "spos", 60)
     assert len(result.trials) == 60
+
+
+def test_trials_of_machines_that_died_are_done_again(tmp_path, monkeypatch):
+    """After a while; and what those tell after all no longer counts."""
+    storage = f"sqlite:///{tmp_path / 'search.db'}"
+    run(storage, "random", 20)
+    away = SharedStudy(storage, "search", settings_of(storage))
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    trial = away.ask(optuna.samplers.RandomSampler(seed=0))
+    monkeypatch.undo()
+    here = SharedStudy(storage, "search", settings_of(storage))
+    here.free_the_dead()
+    assert len(here.live()) == 21
+    monkeypatch.setattr(storage_module, "_LEAST_PATIENCE", timedelta(0))
+    monkeypatch.setattr(storage_module, "_PATIENCE", 0)
+    here.free_the_dead()
+    assert len(here.live()) == 20
+    away.tell(trial, SPACE.smallest.to_json(), score(SPACE.smallest))
+    assert len(here.complete()) == 20
+
+
+def settings_of(storage):
+    """That a search of ``run`` was begun with."""
+    return optuna.load_study(study_name="search", storage=storage).user_attrs["settings"]
+
+
+def test_a_limit_that_only_unusual_architectures_meet():
+    """Where the first option of a gene is not the cheapest, the search begins at the cheapest."""
+    price = {"a": 5.0, "b": 1.0, "c": 3.0}
+    genes = [nas.Gene(name, tuple(price), is_ordered=False) for name in ("x", "y")]
+    space = nas.SearchSpace("prices", tuple(genes), lambda arch: None)
+
+    def cost(arch):
+        return sum(price[value] for value in arch.values())
+
+    assert cost(space.cheapest(cost)) == 2.0
+    settings = {"trials": 10, "algorithm": "random", "constraint": Constraint("price", 2.0, cost)}
+    found = search(space, lambda arch: {"good": 1.0}, {"good": True}, **settings)
+    assert {cost(trial.arch) for trial in found.trials} == {2.0}
+    settings["constraint"] = Constraint("price", 1.0, cost)
+    with pytest.raises(ValueError, match=r"limit of price must be at least 2, the cheapest"):
+        search(space, lambda arch: {"good": 1.0}, {"good": True}, **settings)
 
 
 def test_what_was_seen_is_not_evaluated_again():

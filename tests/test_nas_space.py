@@ -93,7 +93,8 @@ KINDS = [
     ("spvnas", {}),
     ("spvnas", {"quantum": 16}),
     ("lidar", {}),
-    ("lidar", {"name": "narrow", "quantum": 16, "voxel_sizes": (0.1,)}),
+    ("lidar", {"quantum": 16, "voxel_sizes": (0.1,)}),
+    ("lidar", {"width": 0.25, "kernels": ["3x1x1"], "blocks": ["residual"], "between": []}),
     ("pvcnn", {}),
     ("pvcnn", {"preset": "shapenet"}),
     ("pvcnn", {"preset": "s3dis++"}),
@@ -112,6 +113,12 @@ def test_draws_are_of_the_space_and_repeatable(kind, options):
         assert again == arch
         assert again.hash == arch.hash
     assert len({arch.hash for arch in archs}) == len(set(archs))
+
+
+def test_a_space_is_named_after_its_options():
+    assert nas.lidar().name == nas.lidar(voxel_sizes=[0.10, 0.075, 0.05]).name == "lidar"
+    others = [nas.lidar(width=0.5), nas.lidar(blocks=["residual"]), nas.lidar(width=0.25)]
+    assert len({space.name for space in others}) == 3
 
 
 def test_widths_are_drawn_as_integers_rounded_down():
@@ -200,5 +207,9 @@ def test_what_is_no_architecture_is_refused():
         nas.Arch.from_json(arch.to_json().replace('"schema": 1', '"schema": 2'))
     with pytest.raises(ValueError, match="search_space: kind must be one of spvnas"):
         nas.search_space("darts")
+    with pytest.raises(ValueError, match="lidar: kernels must be one of 3/7, 3x1x1, 3/15"):
+        nas.lidar(kernels=["7"])
+    with pytest.raises(ValueError, match="lidar: blocks must be at least one, got none"):
+        nas.lidar(blocks=[])
     with pytest.raises(TypeError, match="search_space: options must be those of lidar"):
         nas.search_space("lidar", color=1)

@@ -14,11 +14,11 @@ from torchsparse_lite import nn as spnn
 from torchsparse_lite.channels import Joined
 from torchsparse_lite.nas.sharing import layouts_of, take, union
 
-SMALL = {"high": (16, 24, 32, 32, 32, 32, 24, 16), "quantum": 4, "deepest": 2}
+SMALL = {"width": 0.25, "quantum": 4, "deepest": 2, "between": (16, 32)}
 SPACES = {
     "spvnas-4": (lambda: nas.spvnas(4), 4),
     "spvnas-16": (lambda: nas.spvnas(16), 4),
-    "lidar": (lambda: nas.lidar("small", **SMALL), 4),
+    "lidar": (lambda: nas.lidar(**SMALL), 4),
     "pvcnn-s3dis": (lambda: nas.pvcnn_grid("s3dis"), 6),
     "pvcnn-s3dis++": (lambda: nas.pvcnn_grid("s3dis++"), 6),
 }

@@ -55,7 +55,7 @@ def test_kernels_then_depths_then_widths():
         drawn = [sampler.draw(step, progress)[0] for step in range(30)]
         return {v for arch in drawn for n, v in arch.items() if n.endswith(kind)}
 
-    assert [len(seen(p, "down.1.kernel")) for p in (0.1, 0.3, 0.9)] == [3, 3, 3]
+    assert [len(seen(p, "down.1.kernel")) for p in (0.1, 0.3, 0.9)] == [6, 6, 6]
     assert [len(seen(p, "down.1.depth")) for p in (0.1, 0.3, 0.9)] == [1, 4, 4]
     assert [len(seen(p, "down.1.channels")) > 1 for p in (0.1, 0.3, 1.0)] == [False, False, True]
     for progress in (0.0, 0.25, 0.5, 1.0):

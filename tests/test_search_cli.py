@@ -99,6 +99,7 @@ def test_from_a_supernet_to_a_network(trained, tmp_path, capsys):
         assert all(trial["latency_ms"] <= limit for trial in found["trials"])
         assert found["best"]["miou"] == max(trial["miou"] for trial in found["trials"])
 
+    assert (trained / "search" / "best-random.json").is_file()
     out = tmp_path / "found"
     derive = ["search", "derive", "--run", str(trained), "--out", str(out), "--epochs", "3"]
     assert cli.main([*derive, "--learning_rate", "0.01"]) == 0
@@ -108,6 +109,23 @@ def test_from_a_supernet_to_a_network(trained, tmp_path, capsys):
     assert {f"network.{name}" for name in network.state_dict()} <= state.keys()
     assert cli.main(["validate", "--run", str(out)]) == 0
     assert json.loads((out / "scores.json").read_text())["accuracy"] > 0.8
+    assert json.loads((out / "measured.json").read_text())["latency_ms"] > 0
+
+
+def test_candidates_are_timed_and_weighed(trained, capsys):
+    """Latency, memory and accuracy together, each latency measured."""
+    arguments = ["--limit_ms", "1000", "--trials", "5", "--algorithm", "nsga2", "--measured"]
+    assert cli.main(["search", "run", "--run", str(trained), *arguments, "--scans", "1"]) == 0
+    content = json.loads((trained / "search" / "result-0-1000ms.json").read_text())["nsga2"]
+    table = LatencyTable.load(trained / "latency.json")
+    space = nas.spvnas(4, width=0.25, voxel_size=0.2)
+    for trial in content["trials"]:
+        assert trial["memory_mb"] > 0
+        arch = nas.Arch.from_json(json.dumps(trial["arch"]))
+        assert trial["latency_ms"] != table.predict(space.build(arch))
+    front = content["pareto"]
+    assert len(front) >= 1
+    capsys.readouterr()
 
 
 def test_a_trained_network_is_pruned(trained, tmp_path, capsys):
@@ -147,9 +165,14 @@ def test_what_cannot_be_searched_is_said_once(trained, tmp_path, capsys):
         assert "got processor Abacus" in message
         table.unlink()
         assert "must be a file" in refused(trained, capsys, "--limit_ms", "1000")
+        table.write_text(json.dumps(content))
+        arguments = ["--limit_ms", "1000", "--trials", "2", "--anywhere", "--seed", "9"]
+        assert cli.main(["search", "run", "--run", str(trained), *arguments]) == 0
     finally:
         table.write_text(before)
     capsys.readouterr()
+    assert cli.main(["validate", "--run", str(trained)]) == 1
+    assert "must be of a network, got a supernet's. Take a network out" in capsys.readouterr().err
     out = str(tmp_path / "out")
     none = str(tmp_path / "none.json")
     derive = ["search", "derive", "--run", str(trained), "--out", out, "--arch", none]

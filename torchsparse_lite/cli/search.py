@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,8 +20,10 @@ from torchsparse_lite.cli.training import CONFIG, TrainCommand, TrainedCommand, 
 from torchsparse_lite.compat import save_weights
 from torchsparse_lite.errors import needs_extra, refuse
 from torchsparse_lite.host_memory import keep_host_memory
+from torchsparse_lite.machine import describe_machine
 from torchsparse_lite.nas.arch import Arch
 from torchsparse_lite.nas.calibrate import recalibrate
+from torchsparse_lite.nas.candidates import SubnetCosts
 from torchsparse_lite.nas.channels import sort_channels
 from torchsparse_lite.nas.latency import LatencyTable, network_latency, profile_latency
 from torchsparse_lite.nas.plot import draw_search
@@ -38,6 +39,7 @@ from torchsparse_lite.whole_file import write_whole
 __all__ = ["search"]
 
 _TABLE = "latency.json"
+_MEASURED = "measured.json"
 
 
 def search(arguments: list[str]) -> None:
@@ -125,43 +127,55 @@ class _Run(_OfSupernet):
         parser.add_argument("--trials", type=int, default=200)
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--storage", type=str | None, default=None, help="URL of an RDB")
+        help_ = "validation scans that a trial is scored on, evenly spread"
+        parser.add_argument("--scans", type=int, default=24, help=help_)
+        help_ = "search for the machine that the latency table is from, whatever this one is"
+        parser.add_argument("--anywhere", action="store_true", help=help_)
+        help_ = "time every candidate here; the table only guides which ones are tried"
+        parser.add_argument("--measured", action="store_true", help=help_)
 
     def run(self) -> None:
         self.load_trained()
         keep_host_memory()
-        table = LatencyTable.load(self.folder / _TABLE)
+        algorithm, limit = self.config["algorithm"], self.config["limit_ms"]
+        costs = SubnetCosts(
+            self.model.supernet,
+            LatencyTable.load(self.folder / _TABLE, anywhere=self.config["anywhere"]),
+            self.scan(),
+            is_measured=self.config["measured"],
+        )
         scores = self._scores()
-        space, options = self.model.supernet.space, self.model.supernet.options
-
-        @cache
-        def latency(arch: Arch) -> float:
-            with torch.device("meta"):
-                return table.predict(space.build(arch, **options))
 
         def evaluate(arch: Arch) -> dict[str, float]:
-            return {**scores(arch), "latency_ms": latency(arch)}
+            network = scores.network(arch)
+            of = scores.scores(network)
+            accuracy = {"miou": float(of.mean), "accuracy": float(of.accuracy)}
+            return {**accuracy, **costs.of(arch, network)}
 
-        constraint = Constraint("latency in ms", self.config["limit_ms"], latency)
         folder = self.folder / "search"
         folder.mkdir(exist_ok=True)
         storage = self.config["storage"] or f"sqlite:///{folder / 'search.db'}"
+        seed, trials = self.config["seed"], self.config["trials"]
+        objectives = {"miou": True, "latency_ms": False}
+        if algorithm == "nsga2":
+            objectives["memory_mb"] = False
         results = {}
-        for algorithm in (self.config["algorithm"], "random"):
-            seed, trials = self.config["seed"], self.config["trials"]
-            with _Told(f"{algorithm}", trials) as told:
-                results[algorithm] = run_search(
-                    space,
+        for name in dict.fromkeys((algorithm, "random")):
+            with _Told(name, trials) as told:
+                found = run_search(
+                    self.model.supernet.space,
                     evaluate,
-                    {"miou": True, "latency_ms": False},
+                    objectives,
                     trials=trials,
-                    algorithm=algorithm,
-                    constraint=constraint,
+                    algorithm=name,
+                    constraint=Constraint("latency in ms", limit, costs.latency),
                     seed=seed,
                     storage=storage,
-                    name=f"{algorithm}-{seed}-{self.config['limit_ms']:g}ms",
+                    name=f"{name}-{seed}-{limit:g}ms",
                     about=self._about(),
                     progress=told,
                 )
+            results[name] = found.within("latency_ms", limit)
         self._write(folder, results)
 
     def _about(self) -> dict[str, str]:
@@ -174,10 +188,17 @@ class _Run(_OfSupernet):
             "weights": digest.hexdigest()[:16],
             "latency table": hashlib.sha256((self.folder / _TABLE).read_bytes()).hexdigest()[:16],
             "validation scans": json.dumps(self.config["data"]["val"], default=str),
+            "number of scans": str(self.config["scans"]),
+            "measured": str(self.config["measured"]),
         }
 
     def _scores(self) -> SubnetScores:
-        validation = [(b["points"], b["labels"]) for b in self.datamodule.val_dataloader()]
+        loader = self.datamodule.val_dataloader()
+        samples, collate = loader.dataset, loader.collate_fn
+        count = min(self.config["scans"], len(samples))
+        rows = np.linspace(0, len(samples) - 1, count).round().astype(int).tolist()
+        batches = (collate([samples[row]]) for row in rows)
+        validation = [(batch["points"], batch["labels"]) for batch in batches]
         classes = len(self.model.classes)
         return SubnetScores(self.model.supernet, self.calibration(), validation, classes)
 
@@ -186,14 +207,17 @@ class _Run(_OfSupernet):
             name: {
                 "best": _described(result.best),
                 "pareto": [_described(found) for found in result.pareto],
-                "trials": [dict(found.scores) for found in result.trials],
+                "trials": [_described(found) for found in result.trials],
             }
             for name, result in results.items()
         }
         path = folder / f"result-{self.config['seed']}-{self.config['limit_ms']:g}ms.json"
         write_whole(self.name, path, (json.dumps(content, indent=1) + "\n").encode())
-        best = next(iter(results.values())).best
-        write_whole(self.name, folder / "best.json", (best.arch.to_json() + "\n").encode())
+        for name, result in results.items():
+            text = result.best.arch.to_json() + "\n"
+            is_asked = name == self.config["algorithm"]
+            own = folder / ("best.json" if is_asked else f"best-{name}.json")
+            write_whole(self.name, own, text.encode())
         draw_search(results, path.with_suffix(".png"), limit_ms=self.config["limit_ms"])
         for name, result in results.items():
             scores = result.best.scores
@@ -249,7 +273,9 @@ class _Derive(_OfSupernet):
             ]
         )
         ms = network_latency(network, self.scan())
-        print(f"latency of the network, fused, on one scan: {ms:.1f} ms")
+        told = {"latency_ms": ms, **describe_machine(), "threads": torch.get_num_threads()}
+        write_whole(self.name, out / _MEASURED, (json.dumps(told, indent=2) + "\n").encode())
+        print(f"latency of the network, fused, on one scan: {ms:.1f} ms, see {out / _MEASURED}")
 
 
 class _Prune(TrainedCommand):

@@ -355,6 +355,9 @@ def _of_a_run(command: str, arguments: list[str]) -> list[str]:
         return arguments
     config = Path(given.run) / CONFIG
     if config.is_file():
+        if not command.startswith("search") and "nas.Supernet" in config.read_text():
+            remedy = "Take a network out of it first: tsl search derive."
+            refuse(f"{command}: --run {given.run}", "of a network", "a supernet's", remedy)
         return ["--config", str(config), *arguments]
     return refuse(
         f"{command}: --run {given.run}",

@@ -15,7 +15,15 @@ from torchsparse_lite.kernel_map import STENCILS
 from torchsparse_lite.nn.compose import conv_norm, conv_norm_relu
 from torchsparse_lite.tensor import SparseTensor
 
-__all__ = ["BLOCKS", "KERNELS", "BottleneckBlock", "DepthwiseBlock", "Kernel", "ResidualBlock"]
+__all__ = [
+    "BLOCKS",
+    "KERNELS",
+    "Block",
+    "BottleneckBlock",
+    "DepthwiseBlock",
+    "Kernel",
+    "ResidualBlock",
+]
 
 KERNELS = ("3", "3x1x1", "5")
 """Forms of a block's kernel: 3x3x3; one along each axis in turn, 3x1x1, 1x3x1, 1x1x3; 5x5x5."""
@@ -58,7 +66,7 @@ class Kernel:
         return layers
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Parts one after the other, and a shortcut around them: ``relu(parts(x) + shortcut(x))``.
 
     Args:
@@ -115,7 +123,7 @@ class _Block(nn.Module):
         return _FusedBlock([*parts, *before], conv, self.shortcut)
 
 
-class ResidualBlock(_Block):
+class ResidualBlock(Block):
     """Two spatial convolutions. Arguments: see :class:`Stage` and :class:`Kernel`.
 
     Source: He et al., "Deep Residual Learning", CVPR 2016, on the cells of Choy et al., "4D
@@ -133,7 +141,7 @@ class ResidualBlock(_Block):
         )
 
 
-class BottleneckBlock(_Block):
+class BottleneckBlock(Block):
     """A spatial convolution between two projections, to the middle width and back.
 
     Source: He et al., "Deep Residual Learning", CVPR 2016.
@@ -151,7 +159,7 @@ class BottleneckBlock(_Block):
         )
 
 
-class DepthwiseBlock(_Block):
+class DepthwiseBlock(Block):
     """A depthwise convolution with squeeze-and-excitation between two projections.
 
     Source: Howard et al., "Searching for MobileNetV3", ICCV 2019.
@@ -169,7 +177,7 @@ class DepthwiseBlock(_Block):
         )
 
 
-BLOCKS: dict[str, type[_Block]] = {
+BLOCKS: dict[str, type[Block]] = {
     "residual": ResidualBlock,
     "bottleneck": BottleneckBlock,
     "depthwise": DepthwiseBlock,

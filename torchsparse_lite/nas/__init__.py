@@ -3,7 +3,9 @@
 
 from torchsparse_lite.nas.arch import Arch, Value
 from torchsparse_lite.nas.channels import sort_channels
+from torchsparse_lite.nas.cost import count_scans, estimate
 from torchsparse_lite.nas.derived import derived
+from torchsparse_lite.nas.memory import peak_memory
 from torchsparse_lite.nas.space import Gene, SearchSpace, widths
 from torchsparse_lite.nas.spaces import (
     SPACES,
@@ -23,8 +25,11 @@ __all__ = [
     "SearchSpace",
     "Supernet",
     "Value",
+    "count_scans",
     "derived",
+    "estimate",
     "lidar",
+    "peak_memory",
     "pruning",
     "pruning_of",
     "pvcnn_grid",

@@ -23,7 +23,10 @@ from torchsparse_lite.tensor import SparseTensor, cat
 __all__ = ["VOXELIZE", "Bench", "WidthGrid", "measure_latency"]
 
 VOXELIZE = "voxelize"
-_WIDTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+# Time goes in steps with the channels that are made, of vector lanes, and straight with those read.
+_OUTPUTS = (*range(4, 64, 4), *range(64, 256, 16), *range(256, 2048, 64))
+_INPUTS = (8, 64, 512)
+_PASSES = 7
 _ONE_WIDTH = ("gather", "scatter", "join", "excite")
 
 
@@ -91,12 +94,11 @@ class Bench:
         for _ in range(levels - 1):
             self._levels.append(manager.strided(self._levels[-1], HALVING))
 
-    def maps(self, parts: Sequence[tuple[str, int]]) -> dict[tuple[str, int], float]:
-        """Milliseconds of each map, in the order in which a network makes them."""
-        needed = maps_of([Operation(kind, level, 0, 0) for kind, level in parts])
-        needed.sort(key=lambda key: (key[0] in ("up", "gather", "scatter"), key[1], len(key[0])))
+    def maps(self, operations: Sequence[Operation]) -> dict[tuple[str, int], float]:
+        """Milliseconds of each part that the operations have in common, and of voxelisation."""
+        needed = maps_of(operations, len(self._levels))
         samples: dict[tuple[str, int], list[float]] = {}
-        for _ in range(7):
+        for _ in range(_PASSES):
             for key, ms in self._one_pass(needed):
                 samples.setdefault(key, []).append(ms)
         return {key: statistics.median(values) for key, values in samples.items()}
@@ -109,47 +111,47 @@ class Bench:
         grid = PointGrid(points, self._voxel_size)
         grid.scatter(points.feats, grid.sites)
         yield (VOXELIZE, 0), (time.perf_counter() - start) * 1e3
-        manager, levels = grid.sites.manager, [grid.sites.level]
+        levels = [grid.sites.level]
         for form, level in needed:
             start = time.perf_counter()
-            while len(levels) <= level + (form in ("down", "up")):
-                levels.append(manager.strided(levels[-1], HALVING))
-            self._make(grid, manager, levels, form, level)
+            self._make(grid, levels, form, level)
             yield (form, level), (time.perf_counter() - start) * 1e3
 
-    def _make(
-        self,
-        grid: PointGrid,
-        manager: CoordinateManager,
-        levels: list[Level],
-        form: str,
-        level: int,
-    ) -> None:
-        if form in ("down", "up"):
+    def _make(self, grid: PointGrid, levels: list[Level], form: str, level: int) -> None:
+        manager = CoordinateManager()  # another one each time: it would keep what forms share
+        if form == "cells":
+            levels.append(levels[level].cells.level)
+        elif form == "cube":
+            _ = levels[level].cube_neighbors
+        elif form == "table":
+            _ = levels[level].table
+        elif form == "rows":
+            grid.rows(levels[level])
+        elif form in ("down", "up"):
             made = manager.kernel_map(levels[level], levels[level + 1], HALVING)
             (made if form == "down" else made.transposed).pairs(with_backward=False)
-            return
-        if form in ("gather", "scatter"):
-            feats = grid.points.feats.new_zeros((len(levels[level]), 1))
-            x = SparseTensor.from_level(feats, levels[level], manager)
+        elif form in ("gather", "scatter"):
+            feats = grid.points.feats
+            x = SparseTensor.from_level(
+                feats.new_zeros((len(levels[level]), 1)), levels[level], manager
+            )
             if form == "gather":
                 grid.gather(x)
             else:
-                grid.scatter(grid.points.feats[:, :1], x)
-            return
-        geometry = geometry_of(form.removeprefix("conv:"))
-        manager.submanifold(levels[level], geometry).pairs(with_backward=False)
+                grid.scatter(feats[:, :1], x)
+        else:
+            geometry = geometry_of(form.removeprefix("conv:"))
+            manager.submanifold(levels[level], geometry).pairs(with_backward=False)
 
     def grid(self, most: Operation, budget_s: float) -> WidthGrid:
         """The operation in all widths up to its largest."""
-        outputs = _up_to(most.outputs)
-        inputs = [0] if most.kind in _ONE_WIDTH else _up_to(most.inputs)
+        has_one_width = most.kind in _ONE_WIDTH or most.kind.startswith("depthwise")
+        outputs = _up_to(_OUTPUTS, most.outputs)
+        inputs = [0] if has_one_width else _up_to(_INPUTS, most.inputs)
         ms = [
             [self._measure(most.kind, most.level, i or o, o, budget_s) for o in outputs]
             for i in inputs
         ]
-        if most.kind in _ONE_WIDTH or most.kind.startswith("depthwise"):
-            return WidthGrid([0], outputs, ms[:1])
         return WidthGrid(inputs, outputs, ms)
 
     def _measure(self, kind: str, level: int, inputs: int, outputs: int, budget_s: float) -> float:
@@ -193,5 +195,5 @@ class Bench:
         return lambda: conv(x, relu=True)
 
 
-def _up_to(most: int) -> list[int]:
-    return [*(width for width in _WIDTHS if width < most), most]
+def _up_to(widths: Sequence[int], most: int) -> list[int]:
+    return [*(width for width in widths if width < most), most]

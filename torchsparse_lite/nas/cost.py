@@ -19,7 +19,7 @@ from torchsparse_lite.models.spvcnn import SPVCNN, as_spvcnn
 from torchsparse_lite.point_grid import PointGrid, Size, edge_lengths
 from torchsparse_lite.points import PointTensor
 
-__all__ = ["ScanStatistics", "count_scans", "estimate", "levels_of"]
+__all__ = ["ScanStatistics", "count_scans", "counts_for", "estimate", "levels_of"]
 
 _REACH = ConvGeometry.same(5)
 
@@ -89,7 +89,7 @@ def estimate(network: nn.Module, statistics: Sequence[ScanStatistics]) -> Profil
         ValueError: its voxel size was not counted, or fewer levels than it has.
     """
     network = as_spvcnn("estimate", network)
-    counts = _counts_for(network, statistics)
+    counts = counts_for("estimate", network, statistics)
     layers: list[LayerProfile] = []
     for name, module in network.named_modules():
         if isinstance(module, spnn.Conv3d):
@@ -108,18 +108,20 @@ def estimate(network: nn.Module, statistics: Sequence[ScanStatistics]) -> Profil
     return Profile(tuple(layers), sum(p.numel() for p in network.parameters()))
 
 
-def _counts_for(network: SPVCNN, statistics: Sequence[ScanStatistics]) -> ScanStatistics:
-    size = edge_lengths("estimate: voxel_size", network.voxel_size)
+def counts_for(
+    function: str, network: SPVCNN, statistics: Sequence[ScanStatistics]
+) -> ScanStatistics:
+    """Those of the network's voxel size; ValueError, in the name of the function, without any."""
+    size = edge_lengths(f"{function}: voxel_size", network.voxel_size)
     for counts in statistics:
         if np.allclose(counts.voxel_size, size):
             if len(counts.voxels) > len(network.unet.down):
                 return counts
             rule = f"of at least {len(network.unet.down) + 1} levels"
-            refuse("estimate: statistics", rule, len(counts.voxels), "Count more levels.")
+            refuse(f"{function}: statistics", rule, len(counts.voxels), "Count more levels.")
     known = [counts.voxel_size for counts in statistics]
-    return refuse(
-        "estimate: statistics", f"for voxels of {size}", known, "Count scans in that size."
-    )
+    remedy = "Count scans in that size."
+    return refuse(f"{function}: statistics", f"for voxels of {size}", known, remedy)
 
 
 def levels_of(name: str, halvings: int) -> tuple[int, int]:

@@ -67,9 +67,11 @@ class LatencyTable:
 
     def _sum(self, network: nn.Module) -> float:
         operations = operations_of(network)
-        size = _size_of(as_spvcnn("LatencyTable.predict", network))
+        network = as_spvcnn("LatencyTable.predict", network)
+        size = _size_of(network)
         total = self._map(size, VOXELIZE, 0)
-        total += sum(self._map(size, form, level) for form, level in maps_of(operations))
+        levels = len(network.unet.down) + 1
+        total += sum(self._map(size, *part) for part in maps_of(operations, levels))
         for kind, level, inputs, outputs in operations:
             if (size, kind, level) not in self.operations:
                 self._refuse(f"{kind} at level {level}", size)
@@ -209,7 +211,7 @@ def profile_latency(
     for network, most in _largest_parts(space, options):
         size = _size_of(network)
         bench = Bench(scan, network.voxel_size, len(network.unet.down) + 1)
-        for key, ms in bench.maps([(o.kind, o.level) for o in most]).items():
+        for key, ms in bench.maps(most).items():
             form, level = key
             maps[size, form, level] = ms
         for part in progress(most, f"voxels of {size} m", len(most)):
@@ -265,17 +267,17 @@ def _largest_parts(
 
 
 def _variants(space: SearchSpace) -> Iterator[Arch]:
-    """The covering architectures with every size of voxels and every choice of taps."""
+    """The covering architectures with every size of voxels and every choice of kernels."""
     sizes = [gene for gene in space.genes if gene.name in ("voxel_size", "flatter")]
-    taps = [gene for gene in space.genes if gene.name.endswith(".taps")]
+    kernels = [gene for gene in space.genes if gene.name.endswith((".kernel", ".taps"))]
     seen: set[Arch] = set()
     for arch in space.covering():
         variants = [dict(arch)]
         for gene in sizes:
             variants = [{**v, gene.name: option} for v in variants for option in gene.options]
         choices = [
-            {gene.name: gene.options[number] for gene in taps if gene.name in arch}
-            for number in range(max((len(gene.options) for gene in taps), default=0))
+            {g.name: g.options[min(number, len(g.options) - 1)] for g in kernels if g.name in arch}
+            for number in range(max((len(gene.options) for gene in kernels), default=0))
         ]
         variants = [{**v, **choice} for v in variants for choice in choices or ({},)]
         found = {space.arch(variant): None for variant in variants}

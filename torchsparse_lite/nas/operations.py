@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -98,16 +98,40 @@ def _of_points(network: SPVCNN) -> Iterator[Operation]:
     yield Operation("linear", 0, int(last.in_features), last.out_features)
 
 
-def maps_of(operations: list[Operation]) -> list[tuple[str, int]]:
-    """Form and level of each kernel map that the operations need, and of each set of corners."""
-    needed: dict[tuple[str, int], None] = {}
+def maps_of(operations: Iterable[Operation], levels: int) -> list[tuple[str, int]]:
+    """What is made of coordinates once, whatever the channels, in an order in which it can be.
+
+    A form at a level: "cells" (the level above), "cube" (neighbours, by descent from the level
+    above), "table" (for hashing), "conv:3x3x3" and so on (a map), "down" and "up" (of the two
+    levels), "rows" (cell of each point), "gather" (corners around each point), "scatter" (points of
+    each cell).
+
+    Args:
+        operations: of a network, or of several.
+        levels: tensor strides of the network.
+    """
+    maps: dict[tuple[str, int], None] = {}
+    finest_cube, tables = levels, set()
     for kind, level, _, _ in operations:
         name, _, form = kind.partition(":")
-        whole, _, taps = form.partition("/")
         if name in ("conv", "depthwise"):
-            needed["conv:" + whole, level] = None
-            if taps:
-                needed[f"conv:{form}", level] = None
-        elif name in ("down", "up", "gather", "scatter"):
-            needed[name, level] = None
-    return list(needed)
+            if form.startswith("3x3x3"):
+                finest_cube = min(finest_cube, level)
+            elif form != "1x1x1":
+                tables.add(level)
+            maps[f"conv:{form}", level] = None
+        elif name in ("down", "up"):
+            maps[name, level] = None
+        elif name in ("gather", "scatter"):
+            if level:
+                maps["rows", level] = None
+            if level or name == "gather":
+                tables.add(level)
+            maps[name, level] = None
+    return [
+        *(("cells", level) for level in range(levels - 1)),
+        *(("cube", level) for level in reversed(range(finest_cube, levels))),
+        *(("table", level) for level in sorted(tables)),
+        # Rows come before what is looked up with them.
+        *sorted(maps, key=lambda part: part[0] != "rows"),
+    ]

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from torchsparse_lite.nas.space import SearchSpace
 from torchsparse_lite.nas.storage import ARCH, SCORES, SharedStudy, is_complete
 
 __all__ = ["EVOLUTIONS", "Constraint", "Evolution", "Found", "SearchResult", "search"]
+
+_POLL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,19 @@ class SearchResult:
         name, more = next(iter(self.objectives.items()))
         return max(self.trials, key=lambda found: found.scores[name] * (1 if more else -1))
 
+    def within(self, name: str, limit: float) -> SearchResult:
+        """Of those whose score of this name is no more than the limit.
+
+        Raises:
+            ValueError: there is none.
+        """
+        trials = tuple(found for found in self.trials if found.scores[name] <= limit)
+        if not trials:
+            least = min(found.scores[name] for found in self.trials)
+            rule, remedy = f"at least {least:.4g}, the least seen", "Raise it, or look at more."
+            refuse(f"SearchResult.within: limit of {name}", rule, f"{limit:.4g}", remedy)
+        return replace(self, trials=trials)
+
     @property
     def pareto(self) -> tuple[Found, ...]:
         """Those that none other beats in every objective, each once, best of the first in front."""
@@ -157,14 +173,8 @@ def search(
     check_choice("search: algorithm", algorithm, (*EVOLUTIONS, "nsga2", "random"))
     if trials < 1:
         refuse("search: trials", "at least 1", trials, "Look at one architecture, at least.")
-    if constraint is not None and not constraint.is_met(space.smallest):
-        least = constraint.cost(space.smallest)
-        refuse(
-            f"search: limit of {constraint.name}",
-            f"at least {least:.4g}, which the smallest architecture costs",
-            f"{constraint.limit:.4g}",
-            "Raise the limit, or search a space with smaller networks.",
-        )
+    if constraint is not None:
+        cheapest = _meeting(constraint, space)
     settings = {
         "space": space.name,
         "algorithm": algorithm,
@@ -174,20 +184,26 @@ def search(
         **(about or {}),
     }
     study = SharedStudy(storage, name, settings)
-    study.free_the_dead()
     known = {found.arch: dict(found.scores) for found in _found(study, space)}
-    while (number := len(study.live())) < trials:
+    while True:
+        study.free_the_dead()
+        number = len(study.live())
+        if number >= trials:
+            if len(study.complete()) >= trials:
+                break
+            time.sleep(_POLL_S)  # others are at the last ones, and may die over them
+            continue
         trial = study.ask(_sampler(algorithm, seed, number))
         live = study.live()
         place = [other.number for other in live].index(trial.number)
         if place >= trials:  # another process was faster
             study.give_up(trial.number)
-            break
+            continue
         rng = np.random.default_rng([seed, place])
         arch = _propose(space, algorithm, trial, live[:place], rng)
         if constraint is not None:
             repaired = space.repair(arch, constraint.is_met)
-            arch = space.smallest if repaired is None else repaired
+            arch = cheapest if repaired is None else repaired
         if arch not in known:
             known[arch] = _finite({key: float(value) for key, value in evaluate(arch).items()})
         scores = known[arch]
@@ -195,6 +211,21 @@ def search(
         if progress is not None:
             progress(place + 1, trials, Found(arch, scores))
     return SearchResult(tuple(_found(study, space)), dict(objectives))
+
+
+def _meeting(constraint: Constraint, space: SearchSpace) -> Arch:
+    """An architecture that meets the constraint, as cheap as they come."""
+    if constraint.is_met(space.smallest):
+        return space.smallest
+    cheapest = space.cheapest(constraint.cost)
+    if not constraint.is_met(cheapest):
+        refuse(
+            f"search: limit of {constraint.name}",
+            f"at least {constraint.cost(cheapest):.4g}, the cheapest architecture seen",
+            f"{constraint.limit:.4g}",
+            "Raise the limit, or search a space with smaller networks.",
+        )
+    return cheapest
 
 
 def _finite(scores: dict[str, float]) -> dict[str, float]:

@@ -177,6 +177,22 @@ class SearchSpace:
         """The first option of every gene."""
         return self._arch(lambda gene: gene.options[0])
 
+    def cheapest(self, cost: Callable[[Arch], float]) -> Arch:
+        """The smallest architecture, each gene in turn changed to what costs least.
+
+        For genes whose first option is not the cheapest on every machine.
+        """
+        best = self.smallest
+        least = cost(best)
+        for gene in self.genes:
+            for option in gene.options:
+                changed = self._arch(
+                    lambda g: option if g is gene else best.get(g.name, g.options[0])  # noqa: B023
+                )
+                if changed != best and (other := cost(changed)) < least:
+                    best, least = changed, other
+        return best
+
     def covering(self) -> Iterable[Arch]:
         """Architectures among which each layer of any other is, at least as large."""
         for structure in self.structures:

@@ -19,7 +19,9 @@ ARCH, SCORES = "arch", "scores"
 _WORKER = "worker"
 _REMEDY = "Give a URL such as sqlite:///search.db, of a folder or server that is there."
 _ATTEMPTS = 5
+_RACE = ("IntegrityError", "already exists", "database is locked")
 _SETTLING = timedelta(seconds=30)
+_PATIENCE, _LEAST_PATIENCE = 20, timedelta(minutes=5)
 
 
 def is_complete(trial: Any) -> bool:
@@ -69,9 +71,13 @@ class SharedStudy:
         return trial
 
     def tell(self, trial: Any, arch: str, scores: Mapping[str, float]) -> None:
-        """What came of a trial."""
-        trial.set_user_attr(ARCH, arch)
-        trial.set_user_attr(SCORES, dict(scores))
+        """What came of a trial; it no longer counts if others took it for dead."""
+        finished = needs_extra("search", "optuna.exceptions", "search").UpdateFinishedTrialError
+        try:
+            trial.set_user_attr(ARCH, arch)
+            trial.set_user_attr(SCORES, dict(scores))
+        except finished:
+            return
         self._study.tell(trial, [scores[objective] for objective in self._objectives])
 
     def give_up(self, number: int) -> None:
@@ -80,17 +86,28 @@ class SharedStudy:
         self._study.tell(number, state=failed)
 
     def free_the_dead(self) -> None:
-        """Give up trials of processes of this machine that are no more."""
-        for trial in self.live():
-            if is_complete(trial):
-                continue
-            host, _, process = trial.user_attrs.get(_WORKER, "").rpartition(":")
-            if not process:  # killed, or just about to write who it is
-                is_dead = datetime.now() - trial.datetime_start > _SETTLING
-            else:
-                is_dead = host == socket.gethostname() and not _is_alive(int(process))
-            if is_dead:
+        """Give up trials of processes that are no more.
+
+        Of those of this machine it asks the system. Those of other machines are dead if they take
+        much longer than trials do.
+        """
+        live = self.live()
+        done = [trial.duration for trial in live if is_complete(trial)]
+        usual = sorted(done)[len(done) // 2] if done else None
+        for trial in live:
+            if not is_complete(trial) and _is_dead(trial, usual):
                 self.give_up(trial.number)
+
+
+def _is_dead(trial: Any, usual: timedelta | None) -> bool:
+    started: datetime = trial.datetime_start
+    age = datetime.now() - started
+    host, _, process = trial.user_attrs.get(_WORKER, "").rpartition(":")
+    if not process:  # killed, or just about to write who it is
+        return age > _SETTLING
+    if host == socket.gethostname():
+        return not _is_alive(int(process))
+    return usual is not None and age > max(_PATIENCE * usual, _LEAST_PATIENCE)
 
 
 def _opened(storage: str | None, name: str, more_is_better: Any) -> Any:
@@ -115,7 +132,8 @@ def _created(optuna: Any, **options: Any) -> Any:
         try:
             return optuna.create_study(**options)
         except Exception as error:
-            if type(error).__name__ != "IntegrityError" or attempt + 1 == _ATTEMPTS:
+            is_race = any(word in str(error) for word in _RACE)
+            if not is_race or attempt + 1 == _ATTEMPTS:
                 raise
             time.sleep(0.2 * (attempt + 1))
     return None

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.registry import data_dependent_size, define_op
 
-__all__ = ["hash_build", "hash_lookup"]
+__all__ = ["hash_build", "hash_lookup", "table_bytes"]
 
 
 _FILTER_BYTES_PER_SLOT = 1
@@ -68,6 +68,13 @@ def hash_build(coords: Tensor) -> Table:
     """
     result: Table = _build(coords)
     return result
+
+
+def table_bytes(count: int) -> int:
+    """What the three arrays of :func:`hash_build` take for this many coordinates."""
+    capacity = int(C.hash_capacity(count))
+    key, row = torch.int64.itemsize, torch.int32.itemsize
+    return (capacity + 1) * (key + row) + capacity * _FILTER_BYTES_PER_SLOT
 
 
 def hash_lookup(table: Table, coords: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torchsparse_lite.nas.calibrate import recalibrate
 from torchsparse_lite.nas.grids import SharedGrids
 from torchsparse_lite.nas.sampling import ArchSampler
 from torchsparse_lite.nas.supernet import Supernet
+from torchsparse_lite.nn import fuse
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.train.metrics import IoU, confusion_matrix, iou_of
 from torchsparse_lite.train.module import Batch, Segmentation, probabilities_of
@@ -140,21 +141,17 @@ class SubnetScores:
         self._validation = [(SharedGrids(points), labels) for points, labels in validation]
 
     def network(self, arch: Arch) -> nn.Module:
-        """The subnet as a network of its own, ready to be evaluated."""
+        """The subnet as a network of its own, its norms recalibrated."""
         self.supernet.set_active_subnet(arch)
         network = self.supernet.get_active_subnet()
         recalibrate(network, (grids.inputs(network) for grids in self._calibration))
         return network
 
     def scores(self, network: nn.Module) -> IoU:
-        """Of a network on the validation scans."""
+        """Of a network on the validation scans; it is fused for this."""
         confusion = confusion_matrix(self.num_classes)
+        network = fuse(network)
         with torch.inference_mode():
             for grids, labels in self._validation:
                 confusion.update(network(*grids.inputs(network)).argmax(1), labels)
         return iou_of(confusion.compute())
-
-    def __call__(self, arch: Arch) -> dict[str, float]:
-        """``miou`` and ``accuracy`` of a subnet."""
-        scores = self.scores(self.network(arch))
-        return {"miou": float(scores.mean), "accuracy": float(scores.accuracy)}

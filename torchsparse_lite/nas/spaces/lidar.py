@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, product
 from typing import Any
 
-from torchsparse_lite.kernel_map import STENCILS
-from torchsparse_lite.models.blocks import Kernel
+from torchsparse_lite.errors import check_choice, refuse
+from torchsparse_lite.models.blocks import BLOCKS, Kernel
 from torchsparse_lite.models.minkunet import Stage
 from torchsparse_lite.models.spvcnn import SPVCNN
 from torchsparse_lite.nas.arch import Arch, Value
@@ -18,88 +20,136 @@ from torchsparse_lite.nas.spaces.stages import size_genes, stage_at, stage_names
 
 __all__ = ["lidar"]
 
+_STEM = (16, 48)
 _HIGH = (32, 64, 128, 256, 256, 128, 96, 96)
 _MEETINGS = (0, 4, 6, 8)
-_BETWEEN = (32, 64, 128)
-_KERNELS = ("3x1x1", "3", "5")
+_KERNELS: Mapping[str, Kernel] = {
+    "3/7": Kernel(taps=7),
+    "3x1x1": Kernel("3x1x1"),
+    "3/15": Kernel(taps=15),
+    "3/19": Kernel(taps=19),
+    "3": Kernel(),
+    "5": Kernel("5"),
+}
+"""Forms and taps of kernels, from cheap to dear."""
 _BLOCKS = ("depthwise", "bottleneck", "residual")
 
 
 def lidar(
-    name: str = "lidar",
     *,
     quantum: int = 8,
-    high: tuple[int, ...] = _HIGH,
+    width: float = 1.0,
     deepest: int = 4,
-    voxel_sizes: tuple[float, ...] = (0.10, 0.075, 0.05),
-    flatter: tuple[float, ...] = (2.0, 1.5, 1.0),
+    voxel_sizes: Sequence[float] = (0.10, 0.075, 0.05),
+    flatter: Sequence[float] = (2.0, 1.5, 1.0),
+    kernels: Sequence[str] = tuple(_KERNELS),
+    blocks: Sequence[str] = _BLOCKS,
+    between: Sequence[int] = (32, 64, 128),
 ) -> SearchSpace:
     """Widths, depths, kernels and their taps, blocks, the point branch, voxels.
 
     Args:
-        name: of the space; take another one where something below is another.
         quantum: channels are multiples of it: 4, 8, 16 or 32, as the hardware likes them.
-        high: most channels of the eight stages, first down, then up; half is the least.
+        width: factor on all ranges of channels; at 1 the widest network has those of MinkUNet-42,
+            and half of them is the least of a stage.
         deepest: blocks of a stage, at most; stages on the way up can go without.
         voxel_sizes: edge lengths in metres, from cheap to dear.
         flatter: factors on the height of voxels, from cheap to dear.
+        kernels: of "3/7", "3x1x1", "3/15", "3/19", "3" and "5": edge and taps, or three lines.
+        blocks: of "depthwise", "bottleneck" and "residual".
+        between: channels of a second layer in the point branch, where there is one.
+
+    Raises:
+        ValueError: a kernel or block that there is not, or none at all.
     """
+    options = {
+        "quantum": quantum,
+        "width": width,
+        "deepest": deepest,
+        "voxel_sizes": list(voxel_sizes),
+        "flatter": list(flatter),
+        "kernels": _known("kernels", kernels, tuple(_KERNELS)),
+        "blocks": _known("blocks", blocks, tuple(BLOCKS)),
+        "between": list(between),
+    }
+    names = stage_names(len(_HIGH))
+    low, most_stem = (int(c * width) for c in _STEM)
+    high = [int(c * width) for c in _HIGH]
     genes = [
-        Gene("voxel_size", voxel_sizes),
-        Gene("flatter", flatter),
-        widths("stem.channels", 16, 48, quantum),
+        Gene("voxel_size", tuple(voxel_sizes)),
+        Gene("flatter", tuple(flatter)),
+        widths("stem.channels", low, most_stem, quantum),
         Gene("stem.depth", (1, 2)),
+        *(_points_gene(meeting, between) for meeting in _MEETINGS),
     ]
-    for meeting in _MEETINGS:
-        genes.append(_points_gene(meeting))
-    names = stage_names(len(high))
-    for number, (stage, most) in enumerate(zip(names, high, strict=True)):
-        depths = tuple(range(1 if stage.startswith("down") else 0, deepest + 1))
-        before = (48, *high)[number]
-        genes += size_genes(stage, most // 2, most, before=before, depths=depths, quantum=quantum)
-        genes += _kind_genes(stage, _kernels(number, len(names)), deepest)
-    return SearchSpace(name, tuple(genes), _network, tuple(_structures(names)))
+    forms = [_kernels_at(number, len(names), kernels) for number in range(len(names))]
+    for name, most, before, own in zip(names, high, (most_stem, *high), forms, strict=False):
+        depths = tuple(range(1 if name.startswith("down") else 0, deepest + 1))
+        genes += size_genes(name, most // 2, most, before=before, depths=depths, quantum=quantum)
+        some = (f"{name}.depth", frozenset[Value](range(1, deepest + 1)))
+        genes.append(Gene(f"{name}.kernel", own, needs=some))
+        genes.append(Gene(f"{name}.block", tuple(blocks), needs=some))
+    structures = (*_of_blocks(names, forms, blocks), *_of_points(between))
+    return SearchSpace(_name(options), tuple(genes), _network, structures)
 
 
-def _points_gene(meeting: int) -> Gene:
+def _known(what: str, given: Sequence[str], known: tuple[str, ...]) -> list[str]:
+    if not given:
+        refuse(f"lidar: {what}", "at least one", "none", f"Choose among {', '.join(known)}.")
+    for one in given:
+        check_choice(f"lidar: {what}", one, known)
+    return list(given)
+
+
+def _name(options: Mapping[str, Any]) -> str:
+    """Another one for other options: what was found in one space is none of the other."""
+    usual: dict[str, Any] = lidar.__kwdefaults__ or {}
+    other = {key: value for key, value in options.items() if value != _plain(usual[key])}
+    digest = hashlib.sha256(json.dumps(other, sort_keys=True).encode()).hexdigest()
+    return f"lidar-{digest[:8]}" if other else "lidar"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _points_gene(meeting: int, between: Sequence[int]) -> Gene:
     """Whether points and voxels meet behind a stage, and the layer between on the way there."""
     options: list[Value] = [] if meeting == _MEETINGS[-1] else ["off"]
     options.append("plain")
     if meeting != _MEETINGS[0]:
-        options += _BETWEEN
+        options += between
     return Gene(f"points.{meeting}", tuple(options))
 
 
-def _kind_genes(stage: str, kernels: tuple[Value, ...], deepest: int) -> list[Gene]:
-    """What the blocks of a stage are, if it has any."""
-    some = (f"{stage}.depth", frozenset[Value](range(1, deepest + 1)))
-    cube = (f"{stage}.kernel", frozenset[Value]({"3"}))
-    return [
-        Gene(f"{stage}.kernel", kernels, needs=some),
-        Gene(f"{stage}.taps", tuple(sorted(STENCILS)), needs=cube),
-        Gene(f"{stage}.block", _BLOCKS, needs=some),
-    ]
-
-
-def _kernels(number: int, stages: int) -> tuple[Value, ...]:
+def _kernels_at(number: int, stages: int, kernels: Sequence[str]) -> tuple[str, ...]:
     """5x5x5 only at tensor strides 1 to 4: there are few neighbours, and few channels to weigh."""
     is_fine = min(number + 1, stages - 1 - number) <= 2
-    return _KERNELS if is_fine else _KERNELS[:-1]
+    return tuple(k for k in kernels if is_fine or k != "5" or len(kernels) == 1)
 
 
-def _structures(names: list[str]) -> Iterator[dict[str, Value]]:
-    for form, block in product(range(len(_KERNELS)), _BLOCKS):
+def _of_blocks(
+    names: list[str], forms: list[tuple[str, ...]], blocks: Sequence[str]
+) -> Iterator[dict[str, Value]]:
+    """Three lines have weights of their own; all cubes share those of the largest."""
+    for is_cube, block in product((False, True), blocks):
+        chosen = [[k for k in own if (k != "3x1x1") == is_cube] for own in forms]
         structure: dict[str, Value] = {f"{name}.block": block for name in names}
-        for number, name in enumerate(names):
-            forms = _kernels(number, len(names))
-            structure[f"{name}.kernel"] = forms[min(form, len(forms) - 1)]
+        for name, some in zip(names, chosen, strict=True):
+            if some:
+                structure[f"{name}.kernel"] = some[-1]
         yield structure
     yield {f"{name}.depth": 0 for name in names if name.startswith("up")}
+
+
+def _of_points(between: Sequence[int]) -> Iterator[dict[str, Value]]:
+    kinds: tuple[Value, ...] = ("plain", *between[-1:])
     for count in range(len(_MEETINGS)):
         for off in combinations(_MEETINGS[:-1], count):
-            for kind in ("plain", _BETWEEN[-1]):
-                on = {m: kind if m else "plain" for m in _MEETINGS if m not in off}
-                yield {f"points.{m}": on.get(m, "off") for m in _MEETINGS}
+            for kind in kinds:
+                structure: dict[str, Value] = {f"points.{m}": kind for m in _MEETINGS}
+                structure[f"points.{_MEETINGS[0]}"] = "plain"  # nothing leads there
+                yield structure | {f"points.{m}": "off" for m in off}
 
 
 def _network(arch: Arch, **options: Any) -> SPVCNN:
@@ -119,6 +169,5 @@ def _stage(arch: Arch, name: str) -> Stage:
     shape = stage_at(arch, name)
     if not shape.depth:
         return shape
-    form = str(arch[f"{name}.kernel"])
-    kernel = Kernel(form, arch.whole(f"{name}.taps") if form == "3" else 27)
+    kernel = _KERNELS[str(arch[f"{name}.kernel"])]
     return replace(shape, block=str(arch[f"{name}.block"]), kernel=kernel)

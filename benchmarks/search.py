@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: MIT
+"""From streets to trained networks under a limit of latency: ``python -m benchmarks.search``.
+
+streets    for each seed: a supernet on simulated streets, a search under 60 % of the latency of
+           SPVCNN cr 0.5, the network it finds and the best of a random search, both trained on.
+           Beside them SPVCNN, narrowed to the measured latency of the found network and trained
+           for as many steps as supernet and found network together. Tested on unseen streets.
+real       the network of the first seed and the narrowed SPVCNN, both trained from nothing on the
+           real frames of sequence 00, tested on 08/000000
+ranking    Kendall's tau between the scores of subnets in the first supernet and trained alone
+
+The commands are printed. What is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+from torchmetrics.functional import kendall_rank_corrcoef
+
+from benchmarks.real_scans import frames_of_sequence_0, unseen_frame
+from benchmarks.run import environment
+from benchmarks.training import find_data, scores_of, timed
+from torchsparse_lite import PointTensor, models, nas
+from torchsparse_lite.data import open_dataset
+from torchsparse_lite.data.samples import points_of
+from torchsparse_lite.nas.latency import network_latency
+
+_ROOT = Path(__file__).resolve().parent
+# SemanticKITTI's own numbers: 11 to 21 are its test sequences, without labels.
+_TRAIN = [f"{number:02d}" for number in (*range(8), 9, 10, *range(22, 42))]
+_CHOOSE = [f"{number:02d}" for number in range(60, 66)]
+_UNSEEN = [f"{number:02d}" for number in range(70, 82)]
+_LIMIT = 0.6
+_VOXEL_M = 0.2
+_TRIALS = 250
+_SUPERNET_EPOCHS, _DERIVED_EPOCHS = 5, 3
+_DERIVED_RATE = 0.002
+_ALONE_EPOCHS, _ALONE = 3, 12
+_ROUNDS = 5
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the tests that are asked for, and keep their scores."""
+    parser = argparse.ArgumentParser("python -m benchmarks.search", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    tests = {"streets": _streets, "real": _real, "ranking": _ranking}
+    parser.add_argument("tests", nargs="*", default=list(tests))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", type=Path, default=None, help="folder with semantickitti/")
+    parser.add_argument("--runs", type=Path, default=Path("runs/search"), help="where networks go")
+    parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder of the result")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.tests if name not in tests]
+    if unknown:
+        parser.error(f"tests are {', '.join(tests)}, got {', '.join(unknown)}")
+    rows = []
+    for name in options.tests:
+        for row in tests[name](options):
+            rows.append({"test": name, "threads": torch.get_num_threads(), **row})
+            print(_line(rows[-1]), flush=True)
+    result = {"suite": "search", **environment(), "rows": rows}
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"search-{result['machine_id']}-{result['commit']}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print("\n".join(map(_line, rows)))
+    print(f"written: {path}")
+
+
+def _line(row: dict[str, Any]) -> str:
+    shown = {k: v for k, v in row.items() if k != "iou"}
+    return "  ".join(
+        f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items()
+    )
+
+
+def _streets(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of all seeds, and the mean over them."""
+    rows = [row for seed in options.seeds for row in _Search(options.runs, seed).rows()]
+    return [*rows, *_means(rows)]
+
+
+class _Search:
+    """One search with all that belongs to it.
+
+    Args:
+        runs: folder of all runs.
+        seed: of everything that is drawn.
+    """
+
+    def __init__(self, runs: Path, seed: int) -> None:
+        self.runs = runs
+        self.seed = seed
+        self.streets = runs / "streets"
+        self.supernet = runs / f"supernet-{seed}"
+        found = self.supernet / "search"
+        self.archs = {"found": found / "best.json", "random": found / "best-random.json"}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The networks that it leads to, each tested on unseen streets."""
+        spent = self.train_supernet() + self.search()
+        networks = {kind: self.network(arch) for kind, arch in self.archs.items()}
+        runs, minutes = {}, {}
+        for kind, arch in self.archs.items():
+            runs[kind] = self.runs / f"{kind}-{self.seed}"
+            minutes[kind] = (spent + self.derive(arch, runs[kind])) / 60
+        width = width_as_fast_as(networks["found"], self.scan)
+        networks["narrow"] = narrowed(width)
+        runs["narrow"] = self.runs / f"narrow-{self.seed}"
+        minutes["narrow"] = self.train_narrow(width, runs["narrow"]) / 60
+        times = latencies({**networks, "cr 0.5": narrowed(0.5)}, self.scan)
+        return [
+            {
+                "seed": self.seed,
+                "network": kind,
+                "limit_ms": self.limit_ms,
+                "latency_ms": times[kind],
+                "latency_vs_cr_0.5": times[kind] / times["cr 0.5"],
+                "parameters": sum(p.numel() for p in networks[kind].parameters()),
+                "miou_in_supernet": self.best().get(kind),
+                "minutes": round(minutes[kind], 1),
+                **scores_of(run, [{"sequences": _UNSEEN}]),
+            }
+            for kind, run in runs.items()
+        ]
+
+    @cached_property
+    def scan(self) -> PointTensor:
+        """On which latency is measured: the first that the search chooses by."""
+        return _first_scan(self.streets, _CHOOSE[0])
+
+    @cached_property
+    def limit_ms(self) -> float:
+        """Measured once, so that a search that was stopped goes on under the same."""
+        path = self.runs / f"limit-{self.seed}.json"
+        if not path.is_file():
+            whole = latencies({"cr 0.5": narrowed(0.5)}, self.scan)["cr 0.5"]
+            path.write_text(json.dumps({"cr 0.5": whole, "limit": round(_LIMIT * whole, 2)}))
+        return float(json.loads(path.read_text())["limit"])
+
+    def train_supernet(self) -> float:
+        """And measure its table; seconds of both."""
+        simulate(self.runs)
+        how = ("--run", self.supernet, "--resume", "--config", "supernet", *self._scans())
+        epochs = ("--trainer.max_epochs", _SUPERNET_EPOCHS)
+        seconds = timed(self.supernet, "search", "train", *how, *self._seeds(), *epochs)
+        table = self.runs / f"table-{self.seed}"
+        return seconds + timed(table, "search", "profile", "--run", self.supernet)
+
+    def search(self) -> float:
+        """Seconds of the search and of the random one."""
+        how = ("--limit_ms", self.limit_ms, "--trials", _TRIALS, "--seed", self.seed)
+        folder = self.runs / f"search-{self.seed}"
+        return timed(folder, "search", "run", "--run", self.supernet, *how)
+
+    def derive(self, arch: Path, run: Path) -> float:
+        """Seconds that it takes to train the subnet on."""
+        where = ("--run", self.supernet, "--arch", arch, "--out", run)
+        rate = ("--epochs", _DERIVED_EPOCHS, "--learning_rate", _DERIVED_RATE)
+        return timed(run, "search", "derive", *where, *rate)
+
+    def train_narrow(self, width: float, run: Path) -> float:
+        """Seconds of SPVCNN from nothing, for as many steps."""
+        how = ("--run", run, "--resume", "--config", "small", *self._scans(), *self._seeds())
+        epochs = ("--trainer.max_epochs", _SUPERNET_EPOCHS + _DERIVED_EPOCHS)
+        size = ("--model.network.init_args.width", width)
+        return timed(run, "train", *how, *size, *epochs)
+
+    def train_alone(self, arch: str, run: Path) -> float:
+        """Seconds of a network of the space from nothing."""
+        how = ("--run", run, "--resume", "--config", "small", *self._scans(), *self._seeds())
+        epochs = ("--trainer.max_epochs", _ALONE_EPOCHS)
+        return timed(run, "train", *how, "--model.network", self.described(arch), *epochs)
+
+    def network(self, arch: Path) -> nn.Module:
+        """With weights of its own."""
+        config = self._config()
+        space = nas.search_space(**config["init_args"]["space"])
+        return space.build(nas.Arch.from_json(arch.read_text()), **config["dict_kwargs"])
+
+    def described(self, arch: str) -> str:
+        """The network, as a config names it."""
+        config = self._config()
+        given = {"space": config["init_args"]["space"], "arch": arch}
+        return json.dumps(
+            {**config, "class_path": "torchsparse_lite.nas.derived", "init_args": given}
+        )
+
+    def best(self) -> dict[str, float]:
+        """Scores in the supernet, on the scans that the search chose by."""
+        return {
+            "random" if name == "random" else "found": searched["best"]["miou"]
+            for name, searched in self.result().items()
+        }
+
+    def result(self) -> dict[str, Any]:
+        """What the search wrote."""
+        (path,) = (self.supernet / "search").glob("result-*.json")
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+
+    def _config(self) -> dict[str, Any]:
+        text = (self.supernet / "config.yaml").read_text()
+        config: dict[str, Any] = yaml.safe_load(text)["model"]["network"]
+        return config
+
+    def _scans(self) -> tuple[object, ...]:
+        return (
+            *("--data.root", self.streets),
+            *("--data.train", json.dumps([{"sequences": _TRAIN}])),
+            *("--data.val", json.dumps([{"sequences": _CHOOSE}])),
+        )
+
+    def _seeds(self) -> tuple[object, ...]:
+        return tuple(
+            word
+            for key in ("seed_everything", "model.seed", "data.seed")
+            for word in (f"--{key}", self.seed)
+        )
+
+
+def simulate(runs: Path) -> None:
+    """Streets to train on, to choose by, and to test on."""
+    sequences = (*_TRAIN, *_CHOOSE, *_UNSEEN)
+    how = ("--frames", 4, "--interval", 2, "--sequences", *sequences)
+    timed(runs / "streets", "simulate", runs / "streets", *how)
+
+
+def narrowed(width: float) -> nn.Module:
+    """SPVCNN as the recipe ``small`` has it."""
+    return models.spvcnn(width=width, voxel_size=_VOXEL_M, normalize=True)
+
+
+def latencies(networks: dict[str, nn.Module], scan: PointTensor) -> dict[str, float]:
+    """Milliseconds of each, the median of rounds in which they take turns."""
+    samples: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(_ROUNDS):
+        for name, network in networks.items():
+            samples[name].append(network_latency(network, scan, budget_s=0.5))
+    return {name: statistics.median(values) for name, values in samples.items()}
+
+
+def width_as_fast_as(network: nn.Module, scan: PointTensor) -> float:
+    """The largest width, in 64ths, with which SPVCNN takes no longer."""
+    low, high = 4, 48
+    while high - low > 1:
+        middle = (low + high) // 2
+        times = latencies({"narrow": narrowed(middle / 64), "found": network}, scan)
+        low, high = (middle, high) if times["narrow"] <= times["found"] else (low, middle)
+    return low / 64
+
+
+def _first_scan(root: Path, sequence: str) -> PointTensor:
+    return points_of(open_dataset("semantickitti", root, sequences=[sequence])[0])
+
+
+def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each kind of network, over the seeds."""
+    kept = ("latency_ms", "latency_vs_cr_0.5", "parameters", "minutes", "miou", "accuracy")
+    means = []
+    for kind in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == kind]
+        mean = {key: statistics.fmean(row[key] for row in own) for key in kept}
+        means.append({"seed": "mean", "network": kind, **mean})
+    return means
+
+
+def _real(options: argparse.Namespace) -> list[dict[str, Any]]:
+    data = options.data or find_data()
+    search = _Search(options.runs, options.seeds[0])
+    search.train_supernet()
+    search.search()
+    scan = _first_scan(data / "semantickitti", "08")
+    found = search.network(search.archs["found"])
+    width = width_as_fast_as(found, scan)
+    times = latencies({"found": found, "narrow": narrowed(width)}, scan)
+    described = {
+        "found": ("--model.network", search.described(search.archs["found"].read_text())),
+        "narrow": ("--model.network.init_args.width", width),
+    }
+    scans = ("--data.train", json.dumps(frames_of_sequence_0(data)), "--data.val", "[]")
+    rows = []
+    for kind, network in described.items():
+        run = options.runs / f"real-{kind}"
+        how = ("--run", run, "--resume", "--config", "small", *scans, "--trainer.max_epochs", 2)
+        seconds = timed(run, "train", *how, *network)
+        scores = scores_of(run, [unseen_frame(data)])
+        about = {"network": kind, "latency_ms": times[kind], "minutes": round(seconds / 60, 1)}
+        rows.append({**about, **scores})
+    return rows
+
+
+def _ranking(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The first networks that the random search drew, trained alone, on the same scans."""
+    search = _Search(options.runs, options.seeds[0])
+    search.train_supernet()
+    search.search()
+    drawn = search.result()["random"]["trials"][:_ALONE]
+    rows = []
+    for number, trial in enumerate(drawn):
+        run = options.runs / f"alone-{number}"
+        seconds = search.train_alone(json.dumps(trial["arch"]), run)
+        scores = scores_of(run, [{"sequences": _CHOOSE}])
+        about = {"latency_ms": trial["latency_ms"], "miou_in_supernet": trial["miou"]}
+        rows.append({"network": number, "minutes": round(seconds / 60, 1), **about, **scores})
+    there, alone = ([row[key] for row in rows] for key in ("miou_in_supernet", "miou"))
+    tau = float(kendall_rank_corrcoef(torch.tensor(there), torch.tensor(alone)))
+    return [*rows, {"network": "all", "kendall_tau": tau}]
+
+
+if __name__ == "__main__":
+    main()

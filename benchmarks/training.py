@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""What the benchmarks that train have in common: ``tsl`` commands, their time, where scans are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from torchsparse_lite import cli
+
+__all__ = ["call", "find_data", "scores_of", "timed"]
+
+_ROOT = Path(__file__).resolve().parent
+
+
+def find_data() -> Path:
+    """The folder with the real scans; ends the program with a word if there is none."""
+    for folder in (os.environ.get("TSL_DATA"), _ROOT.parent.parent / "shared" / "data"):
+        if folder and (Path(folder) / "semantickitti").is_dir():
+            return Path(folder)
+    sys.exit("No semantickitti/ under TSL_DATA or ../shared/data: pass --data.")
+
+
+def call(*arguments: object) -> None:
+    """Print a ``tsl`` command, run it, and stop if it fails."""
+    words = [str(argument) for argument in arguments]
+    print("$ tsl", shlex.join(words), flush=True)
+    status = cli.main(words)
+    if status:
+        sys.exit(status)
+
+
+def timed(folder: Path, *arguments: object) -> float:
+    """Run a command; seconds from its first start to its end, breaks between attempts included.
+
+    Args:
+        folder: that the command writes; the times are kept beside it.
+        *arguments: of ``tsl``.
+    """
+    clock = folder.with_name(f"{folder.name}.clock.json")
+    times = json.loads(clock.read_text()) if clock.is_file() else {"start": time.time()}
+    clock.parent.mkdir(parents=True, exist_ok=True)
+    clock.write_text(json.dumps(times))
+    call(*arguments)
+    times.setdefault("end", time.time())
+    clock.write_text(json.dumps(times))
+    return float(times["end"] - times["start"])
+
+
+def scores_of(run: Path, test: list[dict[str, Any]]) -> dict[str, Any]:
+    """Validate a run's network on these scans."""
+    call("validate", "--run", run, "--data.val", json.dumps(test))
+    scores: dict[str, Any] = json.loads((run / "scores.json").read_text())
+    return scores
