@@ -19,6 +19,7 @@ from torchsparse_lite.nas.supernet import Supernet
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.train.metrics import IoU, confusion_matrix, iou_of
 from torchsparse_lite.train.module import Batch, Segmentation, probabilities_of
+from torchsparse_lite.train.processes import check_strategy, share_statistics
 
 __all__ = ["SubnetScores", "SupernetSegmentation"]
 
@@ -30,7 +31,12 @@ class SupernetSegmentation(Segmentation):
 
     A step draws subnets, each process its own, and lowers the mean of their losses. With a
     sandwich, the largest one learns from the labels and the others from it as well (in-place
-    distillation). Validation is that of the largest subnet, its norms recalibrated.
+    distillation). Validation is that of the largest subnet, its norms recalibrated with the last
+    batches of the epoch, those of all processes.
+
+    Several processes need the strategy ``ddp_find_unused_parameters_true``: a weight that no
+    subnet of a process has counts there as one with a zero gradient. They cannot synchronize
+    their norms (``sync_batchnorm``), as they run different ones.
 
     Args:
         network: the supernet.
@@ -68,6 +74,22 @@ class SupernetSegmentation(Segmentation):
         """The shared weights."""
         return cast("Supernet", self.network)
 
+    def setup(self, stage: str) -> None:
+        """Refuse to train where processes would wait for each other for ever.
+
+        Args:
+            stage: as Lightning calls it.
+
+        Raises:
+            ValueError: the trainer's strategy, or its synchronized norms, cannot do it.
+        """
+        if stage == "fit":
+            check_strategy(self.trainer.strategy)
+
+    def on_train_epoch_start(self) -> None:
+        """Forget batches of the epoch before, as a run that goes on from there does."""
+        self._recent.clear()
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Mean loss of the step's subnets."""
         points, labels = batch["points"], batch["labels"]
@@ -98,6 +120,7 @@ class SupernetSegmentation(Segmentation):
         subnet = self.supernet.get_active_subnet()
         if self._recent:
             recalibrate(subnet, [(points,) for points in self._recent])
+            share_statistics(subnet, self.trainer.strategy)
         self.__dict__["_evaluated"] = subnet.eval()  # no child: averaged weights are not for it
 
     @property
