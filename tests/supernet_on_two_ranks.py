@@ -52,6 +52,6 @@ if __name__ == "__main__":
         max_epochs=1,
         callbacks=[diary],
     )
-    trainer.fit(module_of(), loader(8), loader(4))
+    trainer.fit(module_of(phases="ofa"), loader(12), loader(4))
     seen = {"steps": diary.steps, "validated": diary.validated}
     torch.save(seen, Path(sys.argv[1]) / f"rank{trainer.global_rank}.pt")

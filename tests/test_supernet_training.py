@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,23 @@ from house_form import provoke
 pytest.importorskip("lightning", reason="the extra train is not installed")
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
-from tiny_supernet import DEFAULTS, module_of, pretend
+from tiny_supernet import DEFAULTS, SPACE, loader, module_of, pretend
+from torch.optim.swa_utils import AveragedModel
 
 import torchsparse_lite as tsl
+from torchsparse_lite import nas
 from torchsparse_lite.nas.calibrate import recalibrate
+from torchsparse_lite.nas.channels import channel_groups
+from torchsparse_lite.nas.sampling import Phase
+from torchsparse_lite.train import subnets
+from torchsparse_lite.train.sorting import sort_supernet
 from torchsparse_lite.train.sync import SyncNorms
 
 # Lightning's own: hints about workers and loggers, and what it calls of torch.
@@ -53,13 +66,14 @@ def batch_of(step):
 
 def test_processes_step_by_the_mean_of_their_gradients(ranks):
     """Weights stay equal; what one alone used counts half, what none used has no gradient."""
-    assert len(ranks[0]["steps"]) == 2
+    assert len(ranks[0]["steps"]) == 3
     uses = set()
     for number, steps in enumerate(zip(*(seen["steps"] for seen in ranks), strict=True)):
         assert_same(steps[0]["grads"], steps[1]["grads"])
         alone = []
         for rank, step in enumerate(steps):
-            module = pretend(module_of(), global_step=number, global_rank=rank)
+            where = {"global_step": number, "estimated_stepping_batches": 3, "global_rank": rank}
+            module = pretend(module_of(phases="ofa"), **where)
             module.supernet.load_state_dict(steps[0]["weights"])
             parameters = dict(module.supernet.named_parameters())
             for name in parameters:
@@ -141,3 +155,219 @@ def test_what_processes_can_do_is_not_refused(options):
     module = module_of()
     module.trainer = pl.Trainer(**DEFAULTS, **options)
     module.setup("fit")
+
+
+def taught(optimizer, dtype=torch.float32, steps=3):
+    """A module in the middle of a training of its largest subnet, and what it does a step with."""
+    module = pretend(module_of(dropout=0.0, optimizer=optimizer).to(dtype))  # masks stay in place
+    module.supernet.set_active_subnet(module.supernet.space.largest)
+    made = module.configure_optimizers()["optimizer"]
+    module.trainer.optimizers.append(made)
+    batches = list(loader(2 * steps + 2))
+
+    def step(batch):
+        made.zero_grad()
+        torch.manual_seed(0)
+        module.loss(module.supernet(as_type(batch["points"], dtype)), batch["labels"]).backward()
+        made.step()
+
+    for batch in batches[:-1]:
+        step(batch)
+    return module, step, batches[-1]
+
+
+def as_type(points, dtype):
+    return points.replace_feats(points.feats.to(dtype))
+
+
+def deep_and_shallow(space):
+    """All with the most channels."""
+    largest = dict(space.largest)
+    for gene in space.genes:
+        if gene.name.endswith("depth"):
+            values = {**largest, gene.name: gene.options[0]}
+            yield space.arch({n: v for n, v in values.items() if is_active(space, n, values)})
+    yield space.largest
+
+
+def is_active(space, name, values):
+    return space.by_name[name].is_active(values)
+
+
+@torch.no_grad()
+def outputs(module, archs, points):
+    found = []
+    for arch in archs:
+        module.supernet.set_active_subnet(arch)
+        found.append(module.supernet.eval()(points))
+        module.supernet.train()
+    return found
+
+
+def test_sorting_leaves_networks_of_all_channels_as_they_are():
+    """The shallow ones too; narrow ones are others than before."""
+    module, _, batch = taught("sgd")
+    space, points = module.supernet.space, batch["points"]
+    archs = [*deep_and_shallow(space), space.smallest]
+    assert len(set(archs)) == 10
+    *before, smallest_before = outputs(module, archs, points)
+    sort_supernet(module.supernet, module.trainer)
+    *after, smallest_after = outputs(module, archs, points)
+    for one, two in zip(before, after, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(smallest_before, smallest_after, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_training_goes_on_as_without_sorting(optimizer):
+    """In float64: AdamW makes much of the last bits of small gradients."""
+    results = []
+    for is_sorted in (False, True):
+        module, step, batch = taught(optimizer, torch.float64)
+        archs, points = [module.supernet.space.largest], as_type(batch["points"], torch.float64)
+        results += outputs(module, archs, points)
+        if is_sorted:
+            sort_supernet(module.supernet, module.trainer)
+        step(batch)
+        results += outputs(module, archs, points)
+    before, after, _, after_sorting = results
+    assert (after - before).abs().max() > 0.01
+    torch.testing.assert_close(after_sorting, after, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "moments"),
+    [("sgd", {"momentum_buffer"}), ("adamw", {"exp_avg", "exp_avg_sq"})],
+)
+def test_what_belongs_to_a_weight_is_sorted_with_it(optimizer, moments):
+    """Number by number: moments, gradients and averages that tell of which one they are."""
+    module, _, _ = taught(optimizer)
+    (made,) = module.trainer.optimizers
+    average = EMAWeightAveraging(decay=0.9)
+    average._average_model = AveragedModel(module)
+    module.trainer.callbacks.append(average)
+    parameters = dict(module.supernet.named_parameters())
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    for parameter in parameters.values():
+        state = made.state[parameter]
+        assert moments == {key for key, value in state.items() if value.dim()}
+        for value in [parameter.grad, *(state[key] for key in moments)]:
+            value.copy_(parameter.detach())
+    sort_supernet(module.supernet, module.trainer)
+    moved = [n for n, p in parameters.items() if not torch.equal(p, before[n])]
+    assert len(moved) > 0.9 * len(parameters)
+    for name, parameter in parameters.items():
+        assert torch.equal(parameter.grad, parameter), name
+        for key in moments:
+            assert torch.equal(made.state[parameter][key], parameter), (name, key)
+    averaged = average._average_model.module.supernet
+    assert_same(averaged.state_dict(), module.supernet.state_dict())
+
+
+def test_important_channels_of_all_groups_come_first():
+    module, _, _ = taught("sgd")
+    sort_supernet(module.supernet, module.trainer)
+    tensors = module.supernet.tensors
+    for group in channel_groups(module.supernet.get_active_subnet()):
+        importance = 0
+        for name in group.makers:
+            weight = tensors[name].detach().double().abs()
+            importance = importance + (weight.sum(1) if weight.dim() == 2 else weight.sum((0, 1)))
+        assert (importance.diff() <= 1e-9).all(), group.makers
+
+
+class Break(Callback):
+    """Ends the training before a step."""
+
+    def __init__(self, at=-1):
+        self.at = at
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.at:
+            raise InterruptedError
+
+
+def fit(folder, *, at=-1, resume=False, epochs=2, accumulate=1, **options):
+    module = module_of(**{"phases": "ofa", **options})
+    last = ModelCheckpoint(
+        folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    trainer = pl.Trainer(
+        **{**DEFAULTS, "enable_checkpointing": True},
+        max_epochs=epochs,
+        accumulate_grad_batches=accumulate,
+        callbacks=[Break(at), EMAWeightAveraging(decay=0.5), last],
+    )
+    path = folder / "last.ckpt" if resume else None
+    trainer.fit(module, loader(8), ckpt_path=path, weights_only=True)
+    return module.state_dict()
+
+
+@pytest.fixture
+def sorted_at(monkeypatch):
+    """Steps before which channels are sorted."""
+    found = []
+
+    def sort(supernet, trainer):
+        found.append(trainer.global_step)
+        sort_supernet(supernet, trainer)
+
+    monkeypatch.setattr(subnets, "sort_supernet", sort)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "at", "sorts"),
+    [
+        ({"epochs": 2}, 4, [4, 4]),  # killed before the channels of the whole run are sorted
+        ({"epochs": 2, "optimizer": "sgd"}, 5, [4, 4, 4]),  # killed behind, and sorted again
+        ({"epochs": 3, "accumulate": 2}, 4, [3, 3]),  # gone on from a checkpoint behind
+    ],
+)
+def test_a_broken_run_ends_as_one_without_a_break(tmp_path, sorted_at, options, at, sorts):
+    whole = fit(tmp_path / "whole", **options)
+    with pytest.raises(InterruptedError):
+        fit(tmp_path / "broken", at=at, **options)
+    resumed = fit(tmp_path / "broken", resume=True, **options)
+    assert sorted_at == sorts
+    assert_same(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    ("phases", "sorts"),
+    [
+        ("all", []),
+        ("depth", []),
+        ("ofa", [2]),
+        ((Phase(0.75, lambda gene: gene.options[-1:]), Phase(1, lambda gene: gene.options)), [3]),
+    ],
+)
+def test_channels_are_sorted_before_the_first_that_vary(sorted_at, phases, sorts):
+    module = module_of(phases=phases)
+    for step in range(4):
+        pretend(module, global_step=step).on_train_batch_start({}, 0)
+    assert sorted_at == sorts
+
+
+def test_a_run_begun_without_sorting_ends_without(sorted_at):
+    module = pretend(module_of(phases="ofa"), global_step=3)
+    module.on_load_checkpoint({})
+    module.on_train_batch_start({}, 0)
+    assert sorted_at == []
+
+
+def test_what_cannot_be_sorted_is_said_once(sorted_at):
+    space = replace(nas.search_space(**SPACE), structures=({}, {"down.0.depth": 1}))
+    module = pretend(module_of(space, phases="ofa"), global_step=2)
+    with pytest.warns(UserWarning, match="channels will not be sorted: space .* has 2 structures"):
+        module.on_fit_start()
+    module.on_train_batch_start({}, 0)
+    assert sorted_at == []
+
+
+def test_averages_that_cannot_be_sorted_are_refused():
+    callbacks = [StochasticWeightAveraging(0.01)]
+    module = pretend(module_of(phases="ofa"), callbacks=callbacks)
+    words = ["trainer.callbacks", "StochasticWeightAveraging", "EMAWeightAveraging"]
+    provoke(ValueError, words, module.on_fit_start)
+    pretend(module_of(phases="depth"), callbacks=callbacks).on_fit_start()

@@ -6,6 +6,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 import torchsparse_lite as tsl
 from torchsparse_lite import nas
@@ -50,15 +51,16 @@ def loader(count):
     return torch.utils.data.DataLoader(Clouds(count), 2, collate_fn=collate)
 
 
-def module_of(space=SPACE, **options):
+def module_of(space=SPACE, dropout=0.3, **options):
     torch.manual_seed(0)
-    supernet = nas.Supernet(space, in_channels=4, num_classes=2)
+    supernet = nas.Supernet(space, in_channels=4, num_classes=2, dropout=dropout)
     return SupernetSegmentation(supernet, CLASSES, **{"learning_rate": 0.02, **options})
 
 
 def pretend(module, **trainer):
     """Put the module into a step of a training that is not there."""
     given = {"global_step": 0, "estimated_stepping_batches": 4, "current_epoch": 0}
-    module._trainer = SimpleNamespace(**{**given, "global_rank": 0, **trainer})
+    given = {**given, "global_rank": 0, "optimizers": [], "callbacks": []}
+    module._trainer = SimpleNamespace(**{**given, "strategy": SingleDeviceStrategy(), **trainer})
     module.log = lambda *args, **options: None
     return module
