@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from torchsparse_lite.nas.channels import channel_groups
 from torchsparse_lite.nas.sampling import Phase
 from torchsparse_lite.train import subnets
 from torchsparse_lite.train.sorting import sort_supernet
+from torchsparse_lite.train.subnets import SubnetScores
 from torchsparse_lite.train.sync import SyncNorms
 
 # Lightning's own: hints about workers and loggers, and what it calls of torch.
@@ -155,6 +157,104 @@ def test_what_processes_can_do_is_not_refused(options):
     module = module_of()
     module.trainer = pl.Trainer(**DEFAULTS, **options)
     module.setup("fit")
+
+
+@pytest.mark.parametrize("distill", [0.0, 0.3, 1.0])
+def test_a_sandwich_step_by_hand(distill):
+    """The largest learns from the labels; the others from it too, and it not from them."""
+    module = pretend(module_of(dropout=0.0, sandwich=True, distill=distill))
+    (batch,) = loader(2)
+    points, labels = batch["points"], batch["labels"]
+    archs = module.sampler.draw(0, 0.0, 0)
+    assert len(set(archs)) == 3
+    teacher, losses, networks = None, [], []
+    for arch in archs:
+        module.supernet.set_active_subnet(arch)
+        networks.append(module.supernet.get_active_subnet())
+        logs = networks[-1](points).log_softmax(1)
+        hard = -logs[torch.arange(len(labels)), labels].mean()
+        if teacher is None:
+            teacher = logs.detach().exp()
+            losses.append(hard)
+        else:
+            soft = -(teacher * logs).sum(1).mean()
+            losses.append((1 - distill) * hard + distill * soft)
+    expected = sum(losses) / 3
+    expected.backward()
+    loss = module.training_step(batch, 0)
+    loss.backward()
+    torch.testing.assert_close(loss, expected)
+    grad = torch.zeros_like(module.supernet.tensors["classifier.weight"])
+    for network in networks:
+        weight = network.classifier.weight  # its channels are the leading ones
+        grad[:, : weight.shape[1]] += weight.grad
+    torch.testing.assert_close(module.supernet.tensors["classifier.weight"].grad, grad)
+
+
+def iou_by_hand(network, batches):
+    hits, union = torch.zeros(2), torch.zeros(2)
+    for batch in batches:
+        prediction = network(batch["points"]).argmax(1)
+        for label in range(2):
+            one, other = prediction == label, batch["labels"] == label
+            hits[label] += (one & other).sum()
+            union[label] += (one | other).sum()
+    return float((hits / union).mean())
+
+
+@torch.no_grad()
+def extracted(module, arch, batches):
+    """A subnet as a network of its own, its norms recalibrated; and it without that."""
+    module.supernet.set_active_subnet(arch)
+    network, plain = (module.supernet.get_active_subnet() for _ in range(2))
+    recalibrate(network, [(batch["points"],) for batch in batches])
+    return network, plain.eval()
+
+
+def test_validation_is_of_the_largest_subnet_taken_out():
+    """Recalibrated with the batches of the epoch; the supernet is as before."""
+    module = pretend(module_of())
+    *first, second, third = list(loader(8))
+    for batches in (first, [second, third]):
+        module.on_train_epoch_start()
+        for batch in batches:
+            module.training_step(batch, 0)
+    weights = copy.deepcopy(module.supernet.state_dict())
+    expected, plain = extracted(module, module.supernet.space.largest, [second, third])
+    module.supernet.set_active_subnet(module.supernet.space.smallest)
+    validation = list(loader(12))[4:]
+    with torch.inference_mode():
+        module.eval().on_validation_epoch_start()
+        points = validation[0]["points"]
+        assert torch.equal(module(points), expected(points))
+        assert not torch.allclose(module(points), plain(points), rtol=1e-2, atol=1e-2)
+        for number, batch in enumerate(validation):
+            module.validation_step(batch, number)
+        module.on_validation_epoch_end()
+    assert module.last.mean == pytest.approx(iou_by_hand(expected, validation))
+    assert module.scorer is module.supernet
+    assert_same(module.supernet.state_dict(), weights)
+
+
+def test_subnets_are_scored_as_networks_of_their_own():
+    module = pretend(module_of())
+    calibration, validation = list(loader(4)), list(loader(8))[2:]
+    supernet = module.supernet
+    pairs = [(batch["points"], batch["labels"]) for batch in validation]
+    scores = SubnetScores(supernet, [batch["points"] for batch in calibration], pairs, 2)
+    found = set()
+    for arch in (supernet.space.largest, supernet.space.smallest):
+        network, plain = extracted(module, arch, calibration)
+        expected = iou_by_hand(network, validation)
+        hits = [(network(p).argmax(1) == labels).float() for p, labels in pairs]
+        given = scores(arch)
+        assert given.keys() == {"miou", "accuracy"}
+        assert given["miou"] == pytest.approx(expected)
+        assert given["accuracy"] == pytest.approx(float(torch.cat(hits).mean()))
+        assert given["miou"] != pytest.approx(iou_by_hand(plain, validation))
+        found.add(given["miou"])
+    assert len(found) == 2
+    provoke(ValueError, ["validation"], lambda: SubnetScores(supernet, [], [], 2))
 
 
 def taught(optimizer, dtype=torch.float32, steps=3):
