@@ -7,20 +7,27 @@ supernet between the phases of its training, in a trained network before it is p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torchsparse_lite import nn as spnn
 from torchsparse_lite.channels import parts_of
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.models.blocks import BLOCKS
 from torchsparse_lite.models.spvcnn import SPVCNN, as_spvcnn
+from torchsparse_lite.ops import column_sums
 
-__all__ = ["ChannelGroup", "channel_groups", "sort_channels"]
+__all__ = [
+    "ChannelGroup",
+    "channel_groups",
+    "importance_orders",
+    "reorder_channels",
+    "sort_channels",
+]
 
 
 @dataclass
@@ -168,23 +175,63 @@ class _Groups:
             current[0].places.append((f"{path}.scale.2.weight", 0, 0))
 
 
+def importance_orders(
+    groups: Iterable[ChannelGroup], tensors: Mapping[str, Tensor]
+) -> list[Tensor]:
+    """The channels of each group, the most important first.
+
+    The importance of a channel is the sum of the magnitudes of the weights that make it. Equal
+    channels stay as they are; the result is the same for any number of threads.
+
+    Args:
+        groups: of a network.
+        tensors: its parameters by name, floating.
+
+    Returns:
+        (size,) int64 for each group.
+    """
+    return [_importance(g, tensors).argsort(descending=True, stable=True) for g in groups]
+
+
+def _importance(group: ChannelGroup, tensors: Mapping[str, Tensor]) -> Tensor:
+    importance = torch.zeros(group.size, dtype=torch.float64)
+    for name in group.makers:
+        axis = next(a for n, a, _ in group.places if n == name and a != 1)
+        rows = tensors[name].detach().cpu().abs().movedim(axis, -1).flatten(0, -2)
+        importance += column_sums(rows)[0]
+    return importance
+
+
 @torch.no_grad()
+def reorder_channels(
+    groups: Iterable[ChannelGroup], orders: Iterable[Tensor], tensors: Mapping[str, Tensor]
+) -> None:
+    """Let the channels of each group change places.
+
+    Args:
+        groups: of a network.
+        orders: for each group (size,) int64, the channel that comes to each place.
+        tensors: by the names in the network: its parameters and buffers, or what belongs to some of
+            them number by number, such as their gradients. Changed in place.
+    """
+    for group, order in zip(groups, orders, strict=True):
+        for name, axis, first in group.places:
+            if name in tensors:
+                part = tensors[name].narrow(axis, first, group.size)
+                part.copy_(part.index_select(axis, order.to(part.device)))
+
+
 def sort_channels(network: nn.Module) -> None:
     """Put the most important channels in front; the network computes the same as before.
 
-    The importance of a channel is the sum of the magnitudes of the weights that make it.
+    What is important: see :func:`importance_orders`.
 
     Args:
         network: an SPVCNN, changed in place.
+
+    Raises:
+        TypeError: it is another network, or fused.
     """
+    groups = channel_groups(network)
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    for group in channel_groups(network):
-        importance = torch.zeros(group.size)
-        for name in group.makers:
-            axis = next(a for n, a, _ in group.places if n == name and a != 1)
-            weight = tensors[name].abs().float()
-            importance += weight.sum([a for a in range(weight.dim()) if a != axis])
-        order = importance.argsort(descending=True, stable=True)
-        for name, axis, first in group.places:
-            part = tensors[name].narrow(axis, first, group.size)
-            part.copy_(part.index_select(axis, order))
+    reorder_channels(groups, importance_orders(groups, tensors), tensors)

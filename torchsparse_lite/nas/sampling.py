@@ -102,6 +102,27 @@ class ArchSampler:
         phases = PHASES[self.phases] if isinstance(self.phases, str) else self.phases
         return [(phase.until, _narrowed(self.space, phase.options)) for phase in phases]
 
+    def phase_at(self, progress: float) -> int:
+        """Number of a phase, counted from 0.
+
+        Args:
+            progress: share of the training that is done.
+        """
+        ends = (until for until, _ in self._spaces)
+        return next(n for n, until in enumerate(ends) if progress < until or until >= 1)
+
+    @cached_property
+    def widening(self) -> int | None:
+        """The phase that is the first to draw fewer channels than the most.
+
+        None if that is the first of all, or if there is none.
+        """
+        for number, (_, space) in enumerate(self._spaces):
+            whole = self.space.by_name
+            if any(g.is_width and g.options != whole[g.name].options[-1:] for g in space.genes):
+                return number or None
+        return None
+
     def draw(self, step: int, progress: float, rank: int = 0) -> list[Arch]:
         """The subnets of one step.
 
@@ -110,7 +131,7 @@ class ArchSampler:
             progress: share of the training that is done.
             rank: of the process.
         """
-        space = next(space for until, space in self._spaces if progress < until or until >= 1)
+        _, space = self._spaces[self.phase_at(progress)]
         rng = np.random.default_rng([self.seed, step, rank])
         drawn = [space.sample(rng) for _ in range(self.count)]
         return [space.largest, *drawn, space.smallest] if self.sandwich else drawn

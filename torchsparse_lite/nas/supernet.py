@@ -46,7 +46,7 @@ class Supernet(nn.Module):
         self.layouts = union(layouts_of(network) for network in skeletons)
         for arch, network in zip(space.covering(), skeletons, strict=True):
             self._keep_new(arch, network)
-        missing = self.layouts.keys() - self._tensors.keys()
+        missing = self.layouts.keys() - self.tensors.keys()
         if missing:
             remedy = "Add a structure in which they are at their largest."
             rule = "a cover of every layer at full size"
@@ -64,7 +64,7 @@ class Supernet(nn.Module):
         new = [
             name
             for name, layout in layouts.items()
-            if layout == self.layouts[name] and name not in self._tensors
+            if layout == self.layouts[name] and name not in self.tensors
         ]
         if not new:
             return
@@ -78,8 +78,8 @@ class Supernet(nn.Module):
                 self.register_buffer(name.replace(".", _DOT), tensor)
 
     @property
-    def _tensors(self) -> Mapping[str, Tensor]:
-        """Shared tensors by their names in the networks."""
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Shared parameters and buffers, by their names in the networks."""
         shared = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         return {key.replace(_DOT, "."): tensor for key, tensor in shared.items()}
 
@@ -119,7 +119,7 @@ class Supernet(nn.Module):
         return functional_call(self.__dict__["_network"], self._parts(), inputs, options)
 
     def _parts(self) -> dict[str, Tensor]:
-        tensors = self._tensors
+        tensors = self.tensors
         return {
             name: take(tensors[name], self.layouts[name], layout)
             for name, layout in self._wanted.items()
@@ -132,7 +132,7 @@ class Supernet(nn.Module):
         Raises:
             ValueError: it is another one.
         """
-        given, own = network.state_dict(), self._tensors
+        given, own = network.state_dict(), self.tensors
         wrong = [n for n in {**given, **own} if n not in given or n not in own]
         wrong += [n for n in given if n in own and given[n].shape != own[n].shape]
         if wrong:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from torchsparse_lite.errors import refuse
@@ -20,6 +21,8 @@ from torchsparse_lite.nn import fuse
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.train.metrics import IoU, confusion_matrix, iou_of
 from torchsparse_lite.train.module import Batch, Segmentation, probabilities_of
+from torchsparse_lite.train.processes import check_strategy, share_statistics
+from torchsparse_lite.train.sorting import check_averages, sort_supernet, why_unsorted
 
 __all__ = ["SubnetScores", "SupernetSegmentation"]
 
@@ -31,7 +34,19 @@ class SupernetSegmentation(Segmentation):
 
     A step draws subnets, each process its own, and lowers the mean of their losses. With a
     sandwich, the largest one learns from the labels and the others from it as well (in-place
-    distillation). Validation is that of the largest subnet, its norms recalibrated.
+    distillation). Validation is that of the largest subnet, its norms recalibrated with the last
+    batches of the epoch, those of all processes.
+
+    Several processes need the strategy ``ddp_find_unused_parameters_true``: a weight that no
+    subnet of a process has counts there as one with a zero gradient. They cannot synchronize
+    their norms (``sync_batchnorm``), as they run different ones.
+
+    In a course that draws numbers of channels only after other things were trained, such as
+    "ofa", the shared channels are put in order of their importance in the largest subnet before
+    the first step with fewer of them, once: what subnets keep are the leading ones. The
+    optimizer's moments and averaged weights (``WeightAveraging`` of Lightning) change places with
+    them. It is not done, and a warning says so, in a space of several structures, where other
+    channels go together in each, and for networks that are no SPVCNN.
 
     Args:
         network: the supernet.
@@ -63,19 +78,72 @@ class SupernetSegmentation(Segmentation):
         )
         self.distill = distill
         self._recent: deque[PointTensor] = deque(maxlen=_CALIBRATION_BATCHES)
+        self._is_widened = False
 
     @property
     def supernet(self) -> Supernet:
         """The shared weights."""
         return cast("Supernet", self.network)
 
+    def setup(self, stage: str) -> None:
+        """Refuse to train where processes would wait for each other for ever.
+
+        Args:
+            stage: as Lightning calls it.
+
+        Raises:
+            ValueError: the trainer's strategy, or its synchronized norms, cannot do it.
+        """
+        if stage == "fit":
+            check_strategy(self.trainer.strategy)
+
+    def on_fit_start(self) -> None:
+        """Say so if channels should be sorted later on and cannot be.
+
+        Raises:
+            ValueError: a callback holds weights that cannot be sorted with them.
+        """
+        super().on_fit_start()
+        if self.sampler.widening is not None:
+            reason = why_unsorted(self.supernet)
+            if reason:
+                rank_zero_warn(f"SupernetSegmentation: channels will not be sorted: {reason}")
+            else:
+                check_averages(self.trainer)
+
+    def on_train_epoch_start(self) -> None:
+        """Forget batches of the epoch before, as a run that goes on from there does."""
+        self._recent.clear()
+
+    @property
+    def progress(self) -> float:
+        """Share of the training's steps that are done."""
+        return self.global_step / int(self.trainer.estimated_stepping_batches)
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Seed the step; before the first one with fewer channels, sort them."""
+        super().on_train_batch_start(batch, batch_index)
+        first = self.sampler.widening
+        if first is None or self._is_widened or self.sampler.phase_at(self.progress) < first:
+            return
+        self._is_widened = True
+        if not why_unsorted(self.supernet):
+            sort_supernet(self.supernet, self.trainer)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep whether channels were sorted, so that it is done once however often one resumes."""
+        checkpoint["is_widened"] = self._is_widened
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Know it again. A run that was begun without sorting ends without."""
+        self._is_widened = checkpoint.get("is_widened", True)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Mean loss of the step's subnets."""
         points, labels = batch["points"], batch["labels"]
         self._recent.append(points)
         shared = SharedGrids(points)
-        total = int(self.trainer.estimated_stepping_batches)
-        archs = self.sampler.draw(self.global_step, self.global_step / total, self.global_rank)
+        archs = self.sampler.draw(self.global_step, self.progress, self.global_rank)
         teacher: Tensor | None = None
         losses = []
         for arch in archs:
@@ -99,6 +167,7 @@ class SupernetSegmentation(Segmentation):
         subnet = self.supernet.get_active_subnet()
         if self._recent:
             recalibrate(subnet, [(points,) for points in self._recent])
+            share_statistics(subnet, self.trainer.strategy)
         self.__dict__["_evaluated"] = subnet.eval()  # no child: averaged weights are not for it
 
     @property
