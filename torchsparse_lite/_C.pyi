@@ -62,6 +62,15 @@ def column_moments(feats: Tensor, mean: Tensor, variance: Tensor, threads: int) 
 def column_sums(
     a: Tensor, b: Tensor | None, sum: Tensor, product: Tensor | None, threads: int
 ) -> None: ...
+def corners(
+    table: _Table,
+    cells: Tensor,
+    offset: Tensor,
+    renormalize: bool,
+    index: Tensor,
+    weight: Tensor,
+    threads: int,
+) -> None: ...
 def extent(geometry: _Geometry, shape: Sequence[int], transposed: bool) -> list[int]: ...
 def fine_sites(
     coords: Tensor,

@@ -36,7 +36,6 @@ __all__ = [
 Size = float | Iterable[float]
 Origin = Iterable[float] | None
 _Vector = tuple[float, float, float]
-_CORNERS = tuple((x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1))
 
 
 class Voxelized(NamedTuple):
@@ -256,10 +255,7 @@ class PointGrid:
         offset = (position - cells[:, 1:] * step) / step
         offset = offset.clamp(0, 1 - torch.finfo(offset.dtype).eps)
         shift = 0.5 if anchor == "center" else 0.0
-        index, weight = _corners(level, cells, offset - shift)
-        if renormalize:
-            weight = weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
-        return index, weight
+        return ops.corners(level.table, cells, offset - shift, renormalize=renormalize)
 
 
 def check_same_points(function: str, points: PointTensor, others: PointTensor) -> None:
@@ -271,29 +267,6 @@ def check_same_points(function: str, points: PointTensor, others: PointTensor) -
             f"{len(others)} points at others",
             "Make one from these points, or leave it out.",
         )
-
-
-def _corners(level: Level, cells: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and weights of the 8 voxels around each point.
-
-    Args:
-        level: the voxels.
-        cells: (N, 4) int32 cell of each point.
-        offset: (N, 3) distance from the cell's anchor, in cells, in [-0.5, 1).
-
-    Returns:
-        (N, 8) int64 rows, -1 for voxels that are missing, and (N, 8) weights, zero for those.
-    """
-    is_below = (offset < 0).int()
-    fraction = offset + is_below
-    batch, low = cells[:, :1], cells[:, 1:] - is_below
-    rows, weights = [], []
-    for corner in _CORNERS:
-        upper = low.new_tensor(corner)
-        rows.append(ops.hash_lookup(level.table, torch.cat([batch, low + upper], dim=1)))
-        weights.append(torch.where(upper.bool(), fraction, 1 - fraction).prod(1))
-    index = torch.stack(rows, dim=1)
-    return index, torch.stack(weights, dim=1) * (index >= 0)
 
 
 def edge_lengths(where: str, voxel_size: Size) -> _Vector:

@@ -40,6 +40,7 @@ PYBIND11_MODULE(_C, module) {
 
   tsl::bind::register_coords(module);
   tsl::bind::register_hash_table(module);
+  tsl::bind::register_corners(module);
   tsl::bind::register_neighbors(module);
   tsl::bind::register_sparse_conv(module);
   tsl::bind::register_reduce(module);

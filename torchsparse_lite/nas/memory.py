@@ -142,10 +142,7 @@ class _Maps:
         if not self._is_new("corners", level):
             return 0.0
         self.bytes += points * _CORNERS * (_LONG + _FLOAT)
-        # They are found corner by corner and then stacked, times a mask of bools. At that moment
-        # there are the rows once more, the weights three times more (stacked, the mask as floats,
-        # the product), and six triples for each point (position, offset, ...).
-        besides = _CORNERS * (_LONG + 3 * _FLOAT + 1) + 6 * 3 * _FLOAT
+        besides = 3 * 3 * _FLOAT  # position, offset from the cell's corner and from the anchor
         if level:
             self.bytes += points * _LONG  # the voxel that holds each point
             besides += _COORDS

@@ -12,6 +12,7 @@ from torchsparse_lite.ops.coords import (
     quantize,
     unique_coords,
 )
+from torchsparse_lite.ops.corners import corners
 from torchsparse_lite.ops.hash_table import hash_build, hash_lookup
 from torchsparse_lite.ops.interpolate import interpolate
 from torchsparse_lite.ops.neighbors import (
@@ -32,6 +33,7 @@ __all__ = [
     "coarse_sites",
     "coarsen",
     "column_sums",
+    "corners",
     "extent",
     "fine_sites",
     "furthest_points",
