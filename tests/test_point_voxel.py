@@ -14,6 +14,8 @@ from torch.autograd import gradcheck
 
 import torchsparse_lite as tsl
 from torchsparse_lite import nn as spnn
+from torchsparse_lite import ops
+from torchsparse_lite.point_grid import PointGrid, trilinear_weights
 
 
 def random_cloud(count=60, channels=4, *, batch_size=2, seed=0, dtype=torch.float64, extent=1.5):
@@ -26,6 +28,48 @@ def only(points, cloud):
     """One cloud of a batch by itself, and its rows."""
     rows = (points.batch == cloud).nonzero().flatten()
     return tsl.PointTensor(points.feats[rows], points.xyz[rows]), rows
+
+
+# ---- voxels around points
+
+
+@pytest.mark.parametrize("anchor", ["corner", "center"])
+@pytest.mark.parametrize("renormalize", [True, False])
+def test_gathering_is_differentiable_in_the_points(anchor, renormalize):
+    """Their coordinates move the weights; the voxels stay the same ones."""
+    points = random_cloud(20, 2)
+    sites = PointGrid(points, 0.4).sites
+    cells = sites.replace_feats(clouds.random_values(len(sites), 3))
+
+    def read(xyz):
+        moved = tsl.PointTensor(points.feats, torch.cat([points.coords[:, :1], xyz], 1), 2)
+        grid = PointGrid(moved, 0.4, precision=torch.float64)
+        return grid.gather(cells, anchor=anchor, renormalize=renormalize)
+
+    xyz = points.xyz.clone().requires_grad_()
+    torch.testing.assert_close(read(xyz), read(xyz.detach()), rtol=1e-12, atol=1e-14)
+    assert gradcheck(read, xyz)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_corners_have_the_weights_of_their_definition(dtype):
+    """Those that gradients go through, with voxels missing; the rows are at the corners."""
+    points = random_cloud(300, 1, dtype=dtype)
+    sites = PointGrid(points, 0.3).sites
+    few = sites[sites.coords[:, 1] % 3 != 0].level
+    cells, offset = points.coords.int(), points.xyz % 1 - 0.5
+    cells[:, 1:] = (points.xyz / 0.3).floor().int()
+    for renormalize in (True, False):
+        index, weight = ops.corners(few.table, cells, offset, renormalize=renormalize)
+        expected = trilinear_weights(offset, index, renormalize=renormalize)
+        torch.testing.assert_close(weight, expected)
+        low = cells.clone()
+        low[:, 1:] -= (offset < 0).int()
+        for column, corner in enumerate(np.ndindex(2, 2, 2)):
+            rows = ops.hash_lookup(few.table, low + torch.tensor([0, *corner], dtype=torch.int32))
+            assert rows.equal(index[:, column])
+    assert (index < 0).any()
+    assert (index >= 0).any()
 
 
 # ---- the grid around a cloud

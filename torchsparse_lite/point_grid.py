@@ -36,6 +36,7 @@ __all__ = [
 Size = float | Iterable[float]
 Origin = Iterable[float] | None
 _Vector = tuple[float, float, float]
+_CORNERS = tuple((x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1))
 
 
 class Voxelized(NamedTuple):
@@ -254,8 +255,11 @@ class PointGrid:
         # Inside its cell, whatever was rounded: so the voxel of a point always has a weight.
         offset = (position - cells[:, 1:] * step) / step
         offset = offset.clamp(0, 1 - torch.finfo(offset.dtype).eps)
-        shift = 0.5 if anchor == "center" else 0.0
-        return ops.corners(level.table, cells, offset - shift, renormalize=renormalize)
+        offset = offset - (0.5 if anchor == "center" else 0.0)
+        index, weight = ops.corners(level.table, cells, offset.detach(), renormalize=renormalize)
+        if offset.requires_grad:
+            weight = trilinear_weights(offset, index, renormalize=renormalize)
+        return index, weight
 
 
 def check_same_points(function: str, points: PointTensor, others: PointTensor) -> None:
@@ -267,6 +271,22 @@ def check_same_points(function: str, points: PointTensor, others: PointTensor) -
             f"{len(others)} points at others",
             "Make one from these points, or leave it out.",
         )
+
+
+def trilinear_weights(offset: Tensor, index: Tensor, *, renormalize: bool) -> Tensor:
+    """The weights of :func:`~torchsparse_lite.ops.corners`, differentiable in the offset.
+
+    Args:
+        offset: (N, 3) floating, as there.
+        index: (N, 8) int64 rows, -1 for missing voxels.
+        renormalize: as there.
+    """
+    upper = torch.tensor(_CORNERS, dtype=torch.bool, device=offset.device)
+    fraction = (offset + (offset < 0)).unsqueeze(1)
+    weight = torch.where(upper, fraction, 1 - fraction).prod(2) * (index >= 0)
+    if renormalize:
+        weight = weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
+    return weight
 
 
 def edge_lengths(where: str, voxel_size: Size) -> _Vector:
