@@ -8,7 +8,8 @@ import signal
 import sys
 
 from torchsparse_lite import nas
-from torchsparse_lite.nas.search import Constraint, search
+from torchsparse_lite.nas.constraint import Constraint
+from torchsparse_lite.nas.search import search
 
 SPACE = nas.spvnas(16)
 LIMIT = 6000.0
@@ -29,7 +30,7 @@ def score(arch):
     }
 
 
-def run(storage, algorithm, trials, *, seed=0, die_at=-1, name="search"):
+def run(storage, algorithm, trials, *, seed=0, die_at=-1, population=None, name="search"):
     looked_at = []
 
     def evaluate(arch):
@@ -44,6 +45,7 @@ def run(storage, algorithm, trials, *, seed=0, die_at=-1, name="search"):
         {"good": True, "width": False},
         trials=trials,
         algorithm=algorithm,
+        population=population,
         constraint=Constraint("width in channels", LIMIT, width),
         seed=seed,
         storage=storage,

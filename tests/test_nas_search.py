@@ -8,14 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-from datetime import timedelta
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from torchsparse_lite import nas
-from torchsparse_lite.nas.search import EVOLUTIONS, Constraint, search
+from torchsparse_lite.nas.algorithms import EVOLUTIONS
+from torchsparse_lite.nas.constraint import Constraint
+from torchsparse_lite.nas.search import search
 
 pytest.importorskip("optuna", reason="the extra search is not installed")
 
@@ -42,8 +44,9 @@ def test_searches_beat_random_ones(algorithm):
 
 def test_evolution_keeps_to_its_settings():
     """A first generation at random; then mutants of the best, then their children."""
-    result = run(None, "spos", 100)
+    result = run(None, "spos", 100, population=50)
     first, second = result.trials[:50], result.trials[50:]
+    assert first[0].arch == SPACE.repair(SPACE.largest, lambda arch: width(arch) <= LIMIT)
     best = sorted(first, key=lambda found: -found.scores["good"])[:10]
     for number, found in enumerate(second):
         near = max(
@@ -99,22 +102,44 @@ def test_processes_share_a_search(tmp_path):
 
 
 def test_trials_of_machines_that_died_are_done_again(tmp_path, monkeypatch):
-    """After a while; and what those tell after all no longer counts."""
+    """Once their pulse has stopped; and what those tell after all no longer counts."""
     storage = f"sqlite:///{tmp_path / 'search.db'}"
+    monkeypatch.setattr(storage_module, "_BEAT_S", 0.05)
+    monkeypatch.setattr(storage_module, "_SILENCE_S", 1.0)
     run(storage, "random", 20)
-    away = SharedStudy(storage, "search", settings_of(storage))
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    away = SharedStudy(storage, "search", settings_of(storage))
     trial = away.ask(optuna.samplers.RandomSampler(seed=0))
     monkeypatch.undo()
+    monkeypatch.setattr(storage_module, "_SILENCE_S", 1.0)
     here = SharedStudy(storage, "search", settings_of(storage))
-    here.free_the_dead()
-    assert len(here.live()) == 21
-    monkeypatch.setattr(storage_module, "_LEAST_PATIENCE", timedelta(0))
-    monkeypatch.setattr(storage_module, "_PATIENCE", 0)
-    here.free_the_dead()
-    assert len(here.live()) == 20
+
+    def count_after(seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            here.free_the_dead()
+            time.sleep(0.1)
+        return len(here.live())
+
+    with away.working():
+        monkeypatch.setattr(storage_module, "_BEAT_S", 0.05)
+        assert count_after(1.5) == 21
+    assert count_after(1.5) == 20
     away.tell(trial, SPACE.smallest.to_json(), score(SPACE.smallest))
     assert len(here.complete()) == 20
+
+
+def test_a_place_that_was_given_up_is_taken_again(tmp_path):
+    """So every draw is made once, whoever dies."""
+    storage = f"sqlite:///{tmp_path / 'search.db'}"
+    run(storage, "random", 1)
+    study = SharedStudy(storage, "search", settings_of(storage))
+    trials = [study.ask(optuna.samplers.RandomSampler(seed=0)) for _ in range(3)]
+    assert [len(study.before(trial)) for trial in trials] == [1, 2, 3]
+    study.give_up(trials[1].number)
+    again = study.ask(optuna.samplers.RandomSampler(seed=0))
+    assert len(study.before(again)) == 2
+    assert len(study.before(trials[2])) == 3
 
 
 def settings_of(storage):
@@ -184,9 +209,14 @@ def test_what_cannot_be_searched_is_refused(tmp_path):
             start(storage=url)
     storage = f"sqlite:///{tmp_path / 'search.db'}"
     start(storage=storage)
-    with pytest.raises(ValueError, match="search: weights must be as in the search"):
+    with pytest.raises(ValueError, match="search: weights must be as in"):
         start(storage=storage, about={"weights": "others"})
     with pytest.raises(ValueError, match=r"search: scores must be finite, got .'good': nan"):
         search(SPACE, lambda arch: {"good": float("nan")}, {"good": True}, trials=1)
-    with pytest.raises(ValueError, match="search: algorithm and seed must be as in the search"):
+    words = r"search: algorithm and population and seed must be as in 'search': .*, got .*'seed': 1"
+    with pytest.raises(ValueError, match=words):
         start(storage=storage, algorithm="spos", seed=1)
+    url = "postgresql://user:secret@nowhere.invalid/db"
+    with pytest.raises((ValueError, OSError), match="search: storage must be") as refused:
+        start(storage=url)
+    assert "secret" not in str(refused.value)

@@ -178,6 +178,39 @@ def test_repair_shrinks_as_far_as_it_takes():
     assert len(by_depth) < len(space.smallest) + 2
 
 
+def test_filling_raises_widths_as_far_as_they_fit():
+    space = nas.spvnas(4)
+
+    def cost(arch):
+        return sum(v for name, v in arch.items() if not name.endswith("depth"))
+
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        arch = space.sample(rng)
+        limit = 1.3 * cost(arch)
+        filled = space.repair(arch, lambda a, limit=limit: cost(a) <= limit, fill=True)
+        space.validate(filled)
+        assert 0.98 * limit < cost(filled) <= limit
+        assert all(filled[name] >= arch[name] for name in arch)
+        assert all(filled[name] == arch[name] for name in arch if name.endswith("depth"))
+        widest = space.repair(arch, lambda a: True, fill=True)
+        assert all(v == space.by_name[n].options[-1] for n, v in widest.items() if "depth" not in n)
+
+
+def test_options_of_lidar_come_in_any_order():
+    options = {"voxel_sizes": [0.1, 0.2], "kernels": ["3", "3/7"], "blocks": ["residual"]}
+    space = nas.lidar(**options)
+    assert space.by_name["voxel_size"].options == (0.2, 0.1)
+    assert space.by_name["down.0.kernel"].options == ("3/7", "3")
+    assert space.name == nas.lidar(**{k: v[::-1] for k, v in options.items()}).name
+    for wrong in ({"quantum": 0}, {"deepest": 0}, {"width": 0.0}, {"voxel_sizes": []}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"lidar: {name} must be"):
+            nas.lidar(**wrong)
+    with pytest.raises(ValueError, match="spvnas: quantum must be positive, got 0"):
+        nas.spvnas(0)
+
+
 def test_what_is_no_architecture_is_refused():
     space = toy_space()
     good = {"depth": 2, "width": 8, "kernel": "5", "inner": 4}

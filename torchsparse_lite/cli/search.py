@@ -21,13 +21,15 @@ from torchsparse_lite.compat import save_weights
 from torchsparse_lite.errors import needs_extra, refuse
 from torchsparse_lite.host_memory import keep_host_memory
 from torchsparse_lite.machine import describe_machine
+from torchsparse_lite.nas.algorithms import EVOLUTIONS
 from torchsparse_lite.nas.arch import Arch
 from torchsparse_lite.nas.calibrate import recalibrate
 from torchsparse_lite.nas.candidates import SubnetCosts
 from torchsparse_lite.nas.channels import sort_channels
+from torchsparse_lite.nas.constraint import Constraint
 from torchsparse_lite.nas.latency import LatencyTable, network_latency, profile_latency
 from torchsparse_lite.nas.plot import draw_search
-from torchsparse_lite.nas.search import EVOLUTIONS, Constraint, Found, SearchResult
+from torchsparse_lite.nas.search import Found, SearchResult
 from torchsparse_lite.nas.search import search as run_search
 from torchsparse_lite.nas.spaces.pruning import options_of, pruning_of
 from torchsparse_lite.nas.supernet import Supernet

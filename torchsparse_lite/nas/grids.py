@@ -17,8 +17,8 @@ __all__ = ["SharedGrids"]
 class SharedGrids:
     """One batch of points, for networks that are run on it one after the other.
 
-    Maps depend on coordinates and kernels alone: they are made once for each voxel size, by the
-    first network that needs them.
+    Maps depend on coordinates and kernels alone: they are made once, by the first network that
+    needs them, and kept until a network comes with other voxels.
 
     Args:
         points: of the batch.
@@ -26,13 +26,13 @@ class SharedGrids:
 
     def __init__(self, points: PointTensor) -> None:
         self.points = points
-        self._grids: dict[tuple[float, float, float], PointGrid] = {}
+        self._grid: PointGrid | None = None
 
     def inputs(self, network: nn.Module) -> tuple[Any, ...]:
         """What to call the network with."""
         if not isinstance(network, SPVCNN):
             return (self.points,)
         size = edge_lengths("SharedGrids: voxel_size", network.voxel_size)
-        if size not in self._grids:
-            self._grids[size] = PointGrid(self.points, size)
-        return self.points, self._grids[size]
+        if self._grid is None or self._grid.voxel_size != size:
+            self._grid = PointGrid(self.points, size)
+        return self.points, self._grid

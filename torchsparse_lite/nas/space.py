@@ -198,7 +198,9 @@ class SearchSpace:
         for structure in self.structures:
             yield self._arch(lambda gene: structure.get(gene.name, gene.options[-1]))  # noqa: B023
 
-    def repair(self, arch: Arch, fits: Callable[[Arch], bool], *, steps: int = 256) -> Arch | None:
+    def repair(
+        self, arch: Arch, fits: Callable[[Arch], bool], *, fill: bool = False, steps: int = 256
+    ) -> Arch | None:
         """The architecture, made smaller as far as it takes.
 
         First widths go down together in proportion, then all genes that have an order.
@@ -206,31 +208,54 @@ class SearchSpace:
         Args:
             arch: of this space.
             fits: whether an architecture meets the constraint.
+            fill: let the widths of one that fits go up together as far as it still does.
             steps: sizes between the architecture and the smallest.
 
         Returns:
             An architecture that fits; None if not even the smallest does.
         """
         if fits(arch):
-            return arch
+            return self._filled(arch, fits, steps) if fill else arch
         widths_alone = {gene.name: gene.is_width for gene in self.genes}
         all_ordered = {gene.name: gene.is_ordered for gene in self.genes}
-        for shrinks in (widths_alone, all_ordered):
-            if not fits(self._shrunk(arch, 0.0, shrinks)):
-                continue
-            low, high = 0, steps  # fits at low, not at high
-            while high - low > 1:
-                middle = (low + high) // 2
-                if fits(self._shrunk(arch, middle / steps, shrinks)):
-                    low = middle
-                else:
-                    high = middle
-            return self._shrunk(arch, low / steps, shrinks)
+        for is_sized in (widths_alone, all_ordered):
+            if fits(self._sized(arch, 0.0, is_sized)):
+                return self._largest_of(arch, (0.0, 1.0), is_sized, fits, steps)
         return None
 
-    def _shrunk(self, arch: Arch, size: float, shrinks: Mapping[str, bool]) -> Arch:
+    def _filled(self, arch: Arch, fits: Callable[[Arch], bool], steps: int) -> Arch:
+        genes = [gene for gene in self.genes if gene.is_width and gene.name in arch]
+        most = max((float(g.options[-1]) / float(arch[g.name]) for g in genes), default=1.0)
+        is_sized = {gene.name: gene.is_width for gene in self.genes}
+        widest = self._sized(arch, most, is_sized)
+        if fits(widest):
+            return widest
+        return self._largest_of(arch, (1.0, most), is_sized, fits, steps)
+
+    def _largest_of(
+        self,
+        arch: Arch,
+        ends: tuple[float, float],
+        is_sized: Mapping[str, bool],
+        fits: Callable[[Arch], bool],
+        steps: int,
+    ) -> Arch:
+        """By halving between two sizes, of which the first fits and the second does not."""
+
+        def sized(step: int) -> Arch:
+            return self._sized(arch, ends[0] + (ends[1] - ends[0]) * step / steps, is_sized)
+
+        low, high = 0, steps
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(sized(middle)) else (low, middle)
+        return sized(low)
+
+    def _sized(self, arch: Arch, size: float, is_sized: Mapping[str, bool]) -> Arch:
+        """Widths times ``size``; of the other genes an option that far down."""
+
         def choose(gene: Gene) -> Value:
-            if gene.name not in arch or not shrinks[gene.name]:
+            if gene.name not in arch or not is_sized[gene.name]:
                 return arch.get(gene.name, gene.options[0])
             if gene.is_width:
                 wanted = size * float(arch[gene.name])

@@ -11,12 +11,18 @@ from itertools import combinations, product
 from typing import Any
 
 from torchsparse_lite.errors import check_choice, refuse
-from torchsparse_lite.models.blocks import BLOCKS, Kernel
+from torchsparse_lite.models.blocks import Kernel
 from torchsparse_lite.models.minkunet import Stage
 from torchsparse_lite.models.spvcnn import SPVCNN
 from torchsparse_lite.nas.arch import Arch, Value
 from torchsparse_lite.nas.space import Gene, SearchSpace, widths
-from torchsparse_lite.nas.spaces.stages import size_genes, stage_at, stage_names, unet_of
+from torchsparse_lite.nas.spaces.stages import (
+    check_positive,
+    size_genes,
+    stage_at,
+    stage_names,
+    unet_of,
+)
 
 __all__ = ["lidar"]
 
@@ -55,22 +61,30 @@ def lidar(
         deepest: blocks of a stage, at most; stages on the way up can go without.
         voxel_sizes: edge lengths in metres, from cheap to dear.
         flatter: factors on the height of voxels, from cheap to dear.
-        kernels: of "3/7", "3x1x1", "3/15", "3/19", "3" and "5": edge and taps, or three lines.
+        kernels: of "3/7", "3x1x1", "3/15", "3/19", "3" and "5": edge and taps, or three lines; in
+            any order, as the others here.
         blocks: of "depthwise", "bottleneck" and "residual".
         between: channels of a second layer in the point branch, where there is one.
 
     Raises:
-        ValueError: a kernel or block that there is not, or none at all.
+        ValueError: a kernel or block that there is not, a number that is not positive, or nothing
+            to choose from.
     """
+    check_positive("lidar", quantum=quantum, width=width, deepest=deepest)
+    voxel_sizes = _numbers("voxel_sizes", voxel_sizes)[::-1]
+    flatter = _numbers("flatter", flatter)[::-1]
+    between = _numbers("between", between) if between else []
+    kernels = _known("kernels", kernels, tuple(_KERNELS))
+    blocks = _known("blocks", blocks, _BLOCKS)
     options = {
         "quantum": quantum,
         "width": width,
         "deepest": deepest,
-        "voxel_sizes": list(voxel_sizes),
-        "flatter": list(flatter),
-        "kernels": _known("kernels", kernels, tuple(_KERNELS)),
-        "blocks": _known("blocks", blocks, tuple(BLOCKS)),
-        "between": list(between),
+        "voxel_sizes": voxel_sizes,
+        "flatter": flatter,
+        "kernels": kernels,
+        "blocks": blocks,
+        "between": between,
     }
     names = stage_names(len(_HIGH))
     low, most_stem = (int(c * width) for c in _STEM)
@@ -78,14 +92,16 @@ def lidar(
     genes = [
         Gene("voxel_size", tuple(voxel_sizes)),
         Gene("flatter", tuple(flatter)),
-        widths("stem.channels", low, most_stem, quantum),
+        replace(widths("stem.channels", low, most_stem, quantum), weights=()),
         Gene("stem.depth", (1, 2)),
         *(_points_gene(meeting, between) for meeting in _MEETINGS),
     ]
     forms = [_kernels_at(number, len(names), kernels) for number in range(len(names))]
     for name, most, before, own in zip(names, high, (most_stem, *high), forms, strict=False):
         depths = tuple(range(1 if name.startswith("down") else 0, deepest + 1))
-        genes += size_genes(name, most // 2, most, before=before, depths=depths, quantum=quantum)
+        sizes = size_genes(name, most // 2, most, before=before, depths=depths, quantum=quantum)
+        # Every option as often: rounding down would leave the largest one next to nothing.
+        genes += [replace(gene, weights=()) for gene in sizes]
         some = (f"{name}.depth", frozenset[Value](range(1, deepest + 1)))
         genes.append(Gene(f"{name}.kernel", own, needs=some))
         genes.append(Gene(f"{name}.block", tuple(blocks), needs=some))
@@ -94,11 +110,20 @@ def lidar(
 
 
 def _known(what: str, given: Sequence[str], known: tuple[str, ...]) -> list[str]:
+    """Those given, from cheap to dear."""
     if not given:
         refuse(f"lidar: {what}", "at least one", "none", f"Choose among {', '.join(known)}.")
     for one in given:
         check_choice(f"lidar: {what}", one, known)
-    return list(given)
+    return [one for one in known if one in given]
+
+
+def _numbers(what: str, given: Sequence[float]) -> list[Any]:
+    """Those given, ascending."""
+    if not given or min(given) <= 0:
+        rule = "one positive number or more"
+        refuse(f"lidar: {what}", rule, list(given), "Give the options to choose from.")
+    return sorted(set(given))
 
 
 def _name(options: Mapping[str, Any]) -> str:

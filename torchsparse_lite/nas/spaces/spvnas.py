@@ -10,7 +10,13 @@ from torchsparse_lite.errors import refuse
 from torchsparse_lite.models.spvcnn import SPVCNN
 from torchsparse_lite.nas.arch import Arch, Value
 from torchsparse_lite.nas.space import Gene, SearchSpace
-from torchsparse_lite.nas.spaces.stages import size_genes, stage_at, stage_names, unet_of
+from torchsparse_lite.nas.spaces.stages import (
+    check_positive,
+    size_genes,
+    stage_at,
+    stage_names,
+    unet_of,
+)
 
 __all__ = ["from_net_config", "spvnas", "to_net_config"]
 
@@ -35,6 +41,7 @@ def spvnas(
     Source: Tang et al., "Searching Efficient 3D Architectures with Sparse Point-Voxel Convolution",
     ECCV 2020; ranges of mit-han-lab/spvnas.
     """
+    check_positive("spvnas", quantum=quantum, width=width, voxel_size=voxel_size)
     lows, highs = ([int(c * width) for c in channels] for channels in (_LOW, _HIGH))
     genes: list[Gene] = []
     for number, stage in enumerate(_STAGES, 1):

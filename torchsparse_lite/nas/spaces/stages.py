@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
+from torchsparse_lite.errors import refuse
 from torchsparse_lite.models.minkunet import Stage, UNetShape
 from torchsparse_lite.nas.arch import Arch, Value
 from torchsparse_lite.nas.space import Gene, widths
 
-__all__ = ["size_genes", "stage_at", "stage_names", "unet_of"]
+__all__ = ["check_positive", "size_genes", "stage_at", "stage_names", "unet_of"]
 
 _SHARE = 8  # middle and transition channels go from an eighth to all of the stage's most
+
+
+def check_positive(function: str, **numbers: float) -> None:
+    """Raise ValueError unless these options of a space are."""
+    for name, number in numbers.items():
+        if number <= 0:
+            refuse(f"{function}: {name}", "positive", number, "Leave it out for the default.")
 
 
 def stage_names(stages: int) -> list[str]:
