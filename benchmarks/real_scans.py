@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.run import environment
-from benchmarks.training import find_data, scores_of, timed
+from benchmarks.training import find_data, scores_of, timed, trained
 
 _ROOT = Path(__file__).resolve().parent
 _FRAMES = [f"00/{frame:06d}" for frame in range(6)]  # the last three have labels in part
@@ -133,7 +133,7 @@ def _far(data: Path, runs: Path) -> list[dict[str, Any]]:
 def _train(run: Path, train: list[dict[str, Any]], *more: str) -> float:
     """Seconds that the training took."""
     scans = ("--data.train", json.dumps(train), "--data.val", "[]")
-    return timed(run, "train", "--run", run, "--resume", "--config", "small", *scans, *more)
+    return trained(run, "train", "--config", "small", *scans, *more)
 
 
 def _scores(what: str, run: Path, test: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -130,7 +130,9 @@ def _search_table(result: dict[str, Any]) -> str:
     caption = (
         "Search under 60 % of the latency of SPVCNN cr 0.5 on simulated streets, voxels of 20 cm: "
         "the network found, the best of as many random ones, and SPVCNN narrowed to the measured "
-        f"latency of the first and trained as long. Tested on unseen streets. {_source(result)}."
+        "latency of the first. The last two are trained for as many steps as the supernet, which "
+        "trains three networks a step, and the found one together. Tested on unseen streets. "
+        f"{_source(result)}."
     )
     columns: Columns = {
         "seed": lambda row: row["seed"],
@@ -140,6 +142,7 @@ def _search_table(result: dict[str, Any]) -> str:
         "parameters": lambda row: f"{row['parameters'] / 1e6:.2f} M",
         "mean IoU": lambda row: f"{row['miou']:.3f}",
         "accuracy": lambda row: f"{row['accuracy']:.3f}",
+        "minutes": lambda row: f"{row['minutes']:.0f}",
     }
     return _markdown(caption, columns, {"rows": rows})
 

@@ -3,8 +3,9 @@
 
 streets    for each seed: a supernet on simulated streets, a search under 60 % of the latency of
            SPVCNN cr 0.5, the network it finds and the best of a random search, both trained on.
-           Beside them SPVCNN, narrowed to the measured latency of the found network and trained
-           for as many steps as supernet and found network together. Tested on unseen streets.
+           Beside them SPVCNN, narrowed to the measured latency of the found network, and the found
+           network from nothing, both trained for as many steps as supernet and found network
+           together. Tested on unseen streets.
 real       the network of the first seed and the narrowed SPVCNN, both trained from nothing on the
            real frames of sequence 00, tested on 08/000000
 ranking    Kendall's tau between the scores of subnets in the first supernet and trained alone
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from torchmetrics.functional import kendall_rank_corrcoef
 
 from benchmarks.real_scans import frames_of_sequence_0, unseen_frame
 from benchmarks.run import environment
-from benchmarks.training import find_data, scores_of, timed
+from benchmarks.training import find_data, scores_of, timed, trained
 from torchsparse_lite import PointTensor, models, nas
 from torchsparse_lite.data import open_dataset
 from torchsparse_lite.data.samples import points_of
@@ -42,6 +44,7 @@ _UNSEEN = [f"{number:02d}" for number in range(70, 82)]
 _LIMIT = 0.6
 _VOXEL_M = 0.2
 _TRIALS = 250
+_SCANS, _CALIBRATION = 12, 4
 _SUPERNET_EPOCHS, _DERIVED_EPOCHS = 5, 3
 _DERIVED_RATE = 0.002
 _ALONE_EPOCHS, _ALONE = 3, 12
@@ -62,17 +65,21 @@ def main(arguments: list[str] | None = None) -> None:
     unknown = [name for name in options.tests if name not in tests]
     if unknown:
         parser.error(f"tests are {', '.join(tests)}, got {', '.join(unknown)}")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in options.tests:
         for row in tests[name](options):
             rows.append({"test": name, "threads": torch.get_num_threads(), **row})
             print(_line(rows[-1]), flush=True)
-    result = {"suite": "search", **environment(), "rows": rows}
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"search-{result['machine_id']}-{result['commit']}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print("\n".join(map(_line, rows)))
+        path = _write(rows, options.out)
     print(f"written: {path}")
+
+
+def _write(rows: list[dict[str, Any]], folder: Path) -> Path:
+    result = {"suite": "search", **environment(), "rows": rows}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"search-{result['machine_id']}-{result['commit']}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -107,15 +114,20 @@ class _Search:
     def rows(self) -> list[dict[str, Any]]:
         """The networks that it leads to, each tested on unseen streets."""
         spent = self.train_supernet() + self.search()
-        networks = {kind: self.network(arch) for kind, arch in self.archs.items()}
-        runs, minutes = {}, {}
-        for kind, arch in self.archs.items():
-            runs[kind] = self.runs / f"{kind}-{self.seed}"
-            minutes[kind] = (spent + self.derive(arch, runs[kind])) / 60
-        width = width_as_fast_as(networks["found"], self.scan)
-        networks["narrow"] = narrowed(width)
-        runs["narrow"] = self.runs / f"narrow-{self.seed}"
-        minutes["narrow"] = self.train_narrow(width, runs["narrow"]) / 60
+        found, chance = (self.network(self.archs[kind]) for kind in ("found", "random"))
+        networks = {"found": found, "random": chance, "narrow": narrowed(self.width)}
+        networks["found, from nothing"] = found
+        runs = {kind: self.runs / f"{kind.replace(', ', '-')}-{self.seed}" for kind in networks}
+        as_long = ("--trainer.max_epochs", _SUPERNET_EPOCHS + _DERIVED_EPOCHS)
+        text = self.archs["found"].read_text()
+        seconds = {
+            "found": spent + self.derive("found", runs["found"]),
+            "random": spent + self.derive("random", runs["random"]),
+            "narrow": self.train(runs["narrow"], *_of_width(self.width), *as_long),
+            "found, from nothing": self.train(
+                runs["found, from nothing"], "--model.network", self.described(text), *as_long
+            ),
+        }
         times = latencies({**networks, "cr 0.5": narrowed(0.5)}, self.scan)
         return [
             {
@@ -125,8 +137,10 @@ class _Search:
                 "latency_ms": times[kind],
                 "latency_vs_cr_0.5": times[kind] / times["cr 0.5"],
                 "parameters": sum(p.numel() for p in networks[kind].parameters()),
-                "miou_in_supernet": self.best().get(kind),
-                "minutes": round(minutes[kind], 1),
+                "miou_in_supernet": self.result()[kind]["best"]["miou"]
+                if kind in self.archs
+                else None,
+                "minutes": round(seconds[kind] / 60, 1),
                 **scores_of(run, [{"sequences": _UNSEEN}]),
             }
             for kind, run in runs.items()
@@ -139,46 +153,53 @@ class _Search:
 
     @cached_property
     def limit_ms(self) -> float:
-        """Measured once, so that a search that was stopped goes on under the same."""
-        path = self.runs / f"limit-{self.seed}.json"
-        if not path.is_file():
+        """Of the search."""
+
+        def measure() -> float:
             whole = latencies({"cr 0.5": narrowed(0.5)}, self.scan)["cr 0.5"]
-            path.write_text(json.dumps({"cr 0.5": whole, "limit": round(_LIMIT * whole, 2)}))
-        return float(json.loads(path.read_text())["limit"])
+            return round(_LIMIT * whole, 2)
+
+        return self._once("limit_ms", measure)
+
+    @cached_property
+    def width(self) -> float:
+        """Of the narrowed SPVCNN."""
+        found = self.network(self.archs["found"])
+        return self._once("width", lambda: width_as_fast_as(found, self.scan))
+
+    def _once(self, name: str, measure: Callable[[], float]) -> float:
+        """Measured once, so that what was stopped goes on with the same."""
+        path = self.runs / f"{name}-{self.seed}.json"
+        if not path.is_file():
+            path.write_text(json.dumps(measure()))
+        return float(json.loads(path.read_text()))
 
     def train_supernet(self) -> float:
         """And measure its table; seconds of both."""
         simulate(self.runs)
-        how = ("--run", self.supernet, "--resume", "--config", "supernet", *self._scans())
+        how = ("--config", "supernet", *self._scans(), *self._seeds())
         epochs = ("--trainer.max_epochs", _SUPERNET_EPOCHS)
-        seconds = timed(self.supernet, "search", "train", *how, *self._seeds(), *epochs)
-        table = self.runs / f"table-{self.seed}"
+        seconds = trained(self.supernet, "search", "train", *how, *epochs)
+        table = self.supernet / "latency.json"
         return seconds + timed(table, "search", "profile", "--run", self.supernet)
 
     def search(self) -> float:
         """Seconds of the search and of the random one."""
         how = ("--limit_ms", self.limit_ms, "--trials", _TRIALS, "--seed", self.seed)
-        folder = self.runs / f"search-{self.seed}"
-        return timed(folder, "search", "run", "--run", self.supernet, *how)
+        few = ("--scans", _SCANS, "--calibration", _CALIBRATION)
+        best = self.archs["found"]
+        return timed(best, "search", "run", "--run", self.supernet, *how, *few)
 
-    def derive(self, arch: Path, run: Path) -> float:
+    def derive(self, kind: str, run: Path) -> float:
         """Seconds that it takes to train the subnet on."""
-        where = ("--run", self.supernet, "--arch", arch, "--out", run)
+        where = ("--run", self.supernet, "--arch", self.archs[kind], "--out", run)
         rate = ("--epochs", _DERIVED_EPOCHS, "--learning_rate", _DERIVED_RATE)
-        return timed(run, "search", "derive", *where, *rate)
+        return timed(run / "measured.json", "search", "derive", *where, *rate)
 
-    def train_narrow(self, width: float, run: Path) -> float:
-        """Seconds of SPVCNN from nothing, for as many steps."""
-        how = ("--run", run, "--resume", "--config", "small", *self._scans(), *self._seeds())
-        epochs = ("--trainer.max_epochs", _SUPERNET_EPOCHS + _DERIVED_EPOCHS)
-        size = ("--model.network.init_args.width", width)
-        return timed(run, "train", *how, *size, *epochs)
-
-    def train_alone(self, arch: str, run: Path) -> float:
-        """Seconds of a network of the space from nothing."""
-        how = ("--run", run, "--resume", "--config", "small", *self._scans(), *self._seeds())
-        epochs = ("--trainer.max_epochs", _ALONE_EPOCHS)
-        return timed(run, "train", *how, "--model.network", self.described(arch), *epochs)
+    def train(self, run: Path, *network: object) -> float:
+        """Seconds of a network from nothing."""
+        how = ("--config", "small", *self._scans(), *self._seeds())
+        return trained(run, "train", *how, *network)
 
     def network(self, arch: Path) -> nn.Module:
         """With weights of its own."""
@@ -194,18 +215,11 @@ class _Search:
             {**config, "class_path": "torchsparse_lite.nas.derived", "init_args": given}
         )
 
-    def best(self) -> dict[str, float]:
-        """Scores in the supernet, on the scans that the search chose by."""
-        return {
-            "random" if name == "random" else "found": searched["best"]["miou"]
-            for name, searched in self.result().items()
-        }
-
     def result(self) -> dict[str, Any]:
-        """What the search wrote."""
-        (path,) = (self.supernet / "search").glob("result-*.json")
-        content: dict[str, Any] = json.loads(path.read_text())
-        return content
+        """What the search saw, and the random one."""
+        path = self.supernet / "search" / f"spos-{self.seed}-{self.limit_ms:g}ms.json"
+        searches = json.loads(path.read_text())["searches"]
+        return {"found": searches["spos"], "random": searches["random"]}
 
     def _config(self) -> dict[str, Any]:
         text = (self.supernet / "config.yaml").read_text()
@@ -249,13 +263,18 @@ def latencies(networks: dict[str, nn.Module], scan: PointTensor) -> dict[str, fl
 
 
 def width_as_fast_as(network: nn.Module, scan: PointTensor) -> float:
-    """The largest width, in 64ths, with which SPVCNN takes no longer."""
-    low, high = 4, 48
-    while high - low > 1:
-        middle = (low + high) // 2
-        times = latencies({"narrow": narrowed(middle / 64), "found": network}, scan)
-        low, high = (middle, high) if times["narrow"] <= times["found"] else (low, middle)
-    return low / 64
+    """The largest width, in 64ths, with which SPVCNN takes no longer.
+
+    All are timed in turns: time goes in steps, and a wider one can be as fast.
+    """
+    widths = {str(width): narrowed(width / 64) for width in range(10, 33)}
+    times = latencies({"network": network, **widths}, scan)
+    as_fast = [int(width) for width in widths if times[width] <= times["network"]]
+    return max(as_fast, default=10) / 64
+
+
+def _of_width(width: float) -> tuple[object, ...]:
+    return ("--model.network.init_args.width", width)
 
 
 def _first_scan(root: Path, sequence: str) -> PointTensor:
@@ -284,14 +303,14 @@ def _real(options: argparse.Namespace) -> list[dict[str, Any]]:
     times = latencies({"found": found, "narrow": narrowed(width)}, scan)
     described = {
         "found": ("--model.network", search.described(search.archs["found"].read_text())),
-        "narrow": ("--model.network.init_args.width", width),
+        "narrow": _of_width(width),
     }
     scans = ("--data.train", json.dumps(frames_of_sequence_0(data)), "--data.val", "[]")
     rows = []
     for kind, network in described.items():
         run = options.runs / f"real-{kind}"
-        how = ("--run", run, "--resume", "--config", "small", *scans, "--trainer.max_epochs", 2)
-        seconds = timed(run, "train", *how, *network)
+        how = ("--config", "small", *scans, "--trainer.max_epochs", 2)
+        seconds = trained(run, "train", *how, *network)
         scores = scores_of(run, [unseen_frame(data)])
         about = {"network": kind, "latency_ms": times[kind], "minutes": round(seconds / 60, 1)}
         rows.append({**about, **scores})
@@ -307,7 +326,8 @@ def _ranking(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for number, trial in enumerate(drawn):
         run = options.runs / f"alone-{number}"
-        seconds = search.train_alone(json.dumps(trial["arch"]), run)
+        network = ("--model.network", search.described(json.dumps(trial["arch"])))
+        seconds = search.train(run, *network, "--trainer.max_epochs", _ALONE_EPOCHS)
         scores = scores_of(run, [{"sequences": _CHOOSE}])
         about = {"latency_ms": trial["latency_ms"], "miou_in_supernet": trial["miou"]}
         rows.append({"network": number, "minutes": round(seconds / 60, 1), **about, **scores})

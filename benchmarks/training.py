@@ -13,7 +13,7 @@ from typing import Any
 
 from torchsparse_lite import cli
 
-__all__ = ["call", "find_data", "scores_of", "timed"]
+__all__ = ["call", "find_data", "scores_of", "timed", "trained"]
 
 _ROOT = Path(__file__).resolve().parent
 
@@ -35,21 +35,28 @@ def call(*arguments: object) -> None:
         sys.exit(status)
 
 
-def timed(folder: Path, *arguments: object) -> float:
-    """Run a command; seconds from its first start to its end, breaks between attempts included.
+def timed(made: Path, *arguments: object) -> float:
+    """Run a command unless it ended before; seconds from its first start to its end.
 
     Args:
-        folder: that the command writes; the times are kept beside it.
+        made: file or folder that the command makes; the times are kept beside its run.
         *arguments: of ``tsl``.
     """
-    clock = folder.with_name(f"{folder.name}.clock.json")
+    clock = made.with_name(f"{made.name}.clock.json")
     times = json.loads(clock.read_text()) if clock.is_file() else {"start": time.time()}
-    clock.parent.mkdir(parents=True, exist_ok=True)
-    clock.write_text(json.dumps(times))
-    call(*arguments)
-    times.setdefault("end", time.time())
-    clock.write_text(json.dumps(times))
+    if not (made.exists() and "end" in times):
+        clock.parent.mkdir(parents=True, exist_ok=True)
+        clock.write_text(json.dumps(times))
+        call(*arguments)
+        times["end"] = time.time()
+        clock.write_text(json.dumps(times))
     return float(times["end"] - times["start"])
+
+
+def trained(run: Path, *arguments: object) -> float:
+    """Train in this folder, or go on; seconds as for :func:`timed`."""
+    made = run / "checkpoints" / "last.ckpt"
+    return timed(made, *arguments, "--run", run, "--resume")
 
 
 def scores_of(run: Path, test: list[dict[str, Any]]) -> dict[str, Any]:

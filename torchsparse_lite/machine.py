@@ -14,6 +14,7 @@ from torchsparse_lite._native import simd_kernels
 __all__ = ["describe_machine"]
 
 _CPUINFO = Path("/proc/cpuinfo")
+_BOARD = Path("/proc/device-tree/model")  # ARM processors are named alike on different boards
 
 
 def describe_machine() -> dict[str, str]:
@@ -28,6 +29,13 @@ def describe_machine() -> dict[str, str]:
 
 
 def _processor() -> str:
+    name = _model_name()
+    if _BOARD.is_file():
+        return f"{_BOARD.read_text().strip(chr(0))}, {name}"
+    return name
+
+
+def _model_name() -> str:
     if _CPUINFO.is_file():
         found = re.search(r"^model name\s*:\s*(.+)$", _CPUINFO.read_text(), re.MULTILINE)
         if found:

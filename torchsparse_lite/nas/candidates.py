@@ -46,6 +46,11 @@ class SubnetCosts:
             self._predicted[arch] = self._table.predict(network)
         return self._predicted[arch]
 
+    def measured(self, arch: Arch) -> float:
+        """Milliseconds on this machine."""
+        network = self._supernet.space.build(arch, **self._supernet.options)
+        return network_latency(network, self._scan)
+
     def of(self, arch: Arch, network: nn.Module) -> dict[str, float]:
         """``latency_ms`` and ``memory_mb``.
 
@@ -53,8 +58,7 @@ class SubnetCosts:
             arch: of the space.
             network: of this architecture, not fused.
         """
-        is_measured = self._is_measured
-        ms = network_latency(network, self._scan) if is_measured else self.latency(arch)
+        ms = self.measured(arch) if self._is_measured else self.latency(arch)
         size = edge_lengths("SubnetCosts: voxel_size", as_spvcnn("SubnetCosts", network).voxel_size)
         if size not in self._statistics:
             self._statistics[size] = count_scans([self._scan], size)

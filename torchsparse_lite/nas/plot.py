@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torchsparse_lite.errors import needs_extra
@@ -12,18 +13,31 @@ from torchsparse_lite.nas.search import SearchResult
 __all__ = ["draw_search"]
 
 
-def draw_search(results: Mapping[str, SearchResult], path: Path, *, limit_ms: float) -> None:
-    """Trials by latency and score, the front of each search, and the limit."""
+def draw_search(
+    results: Mapping[str, SearchResult], path: Path, *, limit_ms: float, is_measured: bool = False
+) -> None:
+    """Trials by latency and score, the front of each search in these two, and the limit.
+
+    Args:
+        results: by the name of the algorithm; trials with scores "latency_ms" and "miou".
+        path: of the PNG.
+        limit_ms: on the latency.
+        is_measured: whether latencies were measured, or predicted.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
     plt = needs_extra("draw_search", "matplotlib.pyplot", "viz")
     figure, axes = plt.subplots(figsize=(8, 5))
     for (name, result), color in zip(results.items(), ("tab:blue", "tab:orange"), strict=False):
         x = [found.scores["latency_ms"] for found in result.trials]
         y = [found.scores["miou"] for found in result.trials]
         axes.scatter(x, y, s=12, alpha=0.35, color=color)
-        front = sorted((f.scores["latency_ms"], f.scores["miou"]) for f in result.pareto)
+        in_two = replace(result, objectives={"miou": True, "latency_ms": False})
+        front = sorted((f.scores["latency_ms"], f.scores["miou"]) for f in in_two.pareto)
         axes.step(*zip(*front, strict=True), where="post", color=color, label=f"{name}: front")
     axes.axvline(limit_ms, color="gray", linestyle="--", label=f"limit {limit_ms:g} ms")
-    axes.set_xlabel("predicted latency in ms")
+    axes.set_xlabel(f"{'measured' if is_measured else 'predicted'} latency in ms")
     axes.set_ylabel("mean IoU of the subnet")
     axes.legend()
     axes.grid(visible=True, alpha=0.3)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""What the steps of ``tsl search`` behind the training have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, ClassVar
+
+import numpy as np
+from lightning.pytorch.cli import LightningArgumentParser
+from torch import Tensor
+
+from torchsparse_lite.cli.training import TrainedCommand
+from torchsparse_lite.errors import needs_extra, refuse
+from torchsparse_lite.points import PointTensor
+from torchsparse_lite.train.module import Segmentation
+from torchsparse_lite.train.subnets import SupernetSegmentation
+
+__all__ = ["TABLE", "SupernetCommand", "bar"]
+
+TABLE = "latency.json"
+
+
+class SupernetCommand(TrainedCommand):
+    """What is done with a trained supernet."""
+
+    trains: ClassVar[type[Segmentation]] = SupernetSegmentation
+    model: SupernetSegmentation
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        help_ = "training scans that norms are recalibrated with"
+        parser.add_argument("--calibration", type=int, default=8, help=help_)
+
+    def load_trained(self) -> None:
+        """The weights asked for; by default the last: the best are those of the largest subnet."""
+        self.load(self.config["checkpoint"] or self.folder / "checkpoints" / "last.ckpt")
+
+    def scan(self) -> PointTensor:
+        """The points of the first validation scan."""
+        return self.validation(1)[0][0]
+
+    def validation(self, count: int) -> list[tuple[PointTensor, Tensor]]:
+        """So many validation scans, evenly spread, each with its labels."""
+        if not self.datamodule.val:
+            remedy = "Give scans with labels: --data.val '[{split: val}]'."
+            refuse("search: data.val", "at least one data set", "none", remedy)
+        loader = self.datamodule.val_dataloader()
+        samples, collate = loader.dataset, loader.collate_fn
+        count = min(count, len(samples))
+        rows = np.linspace(0, len(samples) - 1, count).round().astype(int).tolist()
+        batches = (collate([samples[row]]) for row in rows)
+        return [(batch["points"], batch["labels"]) for batch in batches]
+
+    def calibration(self) -> list[PointTensor]:
+        """Training scans as they are, for the statistics of norms."""
+        self.datamodule.transforms = self.datamodule.mix = ()
+        batches = iter(self.datamodule.train_dataloader())
+        return [batch["points"] for batch in islice(batches, self.config["calibration"])]
+
+
+def bar(items: Iterable[Any], text: str, count: int) -> Iterable[Any]:
+    """Progress on the terminal."""
+    wrapped: Iterable[Any] = needs_extra("tsl search", "tqdm", "search").tqdm(
+        items, text, total=count
+    )
+    return wrapped
