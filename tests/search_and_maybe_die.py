@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 
 from torchsparse_lite import nas
 from torchsparse_lite.nas.constraint import Constraint
@@ -30,13 +31,16 @@ def score(arch):
     }
 
 
-def run(storage, algorithm, trials, *, seed=0, die_at=-1, population=None, name="search"):
+def run(
+    storage, algorithm, trials, *, seed=0, die_at=-1, population=None, pause_s=0.0, name="search"
+):
     looked_at = []
 
     def evaluate(arch):
         looked_at.append(arch)
         if len(looked_at) == die_at + 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(pause_s)
         return score(arch)
 
     return search(
@@ -54,5 +58,8 @@ def run(storage, algorithm, trials, *, seed=0, die_at=-1, population=None, name=
 
 
 if __name__ == "__main__":
-    result = run(sys.argv[1], sys.argv[2], int(sys.argv[3]), die_at=int(sys.argv[4]))
+    # A pause, so that the second of two that are started has something left to do.
+    die_at = int(sys.argv[4])
+    pause_s = 0.05 if die_at < 0 else 0.0
+    result = run(sys.argv[1], sys.argv[2], int(sys.argv[3]), die_at=die_at, pause_s=pause_s)
     sys.stdout.write(f"{len(result.trials)}\n")

@@ -99,6 +99,10 @@ def test_processes_share_a_search(tmp_path):
     assert seen == [b"60\n", b"60\n"]  # nobody leaves before the others are done
     result = run(storage, "spos", 60)
     assert len(result.trials) == 60
+    trials = optuna.load_study(study_name="search", storage=storage).get_trials()
+    assert len({trial.user_attrs["worker"] for trial in trials}) == 2
+    places = [t.user_attrs["place"] for t in trials if t.state == optuna.trial.TrialState.COMPLETE]
+    assert sorted(places) == list(range(60))
 
 
 def test_trials_of_machines_that_died_are_done_again(tmp_path, monkeypatch):

@@ -61,6 +61,7 @@ class LatencyTable:
             network: an SPVCNN, not fused; its weights may be on the meta device.
 
         Raises:
+            TypeError: it is another network.
             ValueError: it has a part that the table has not.
         """
         return self.offset_ms + self.factor * self._sum(network)
@@ -229,7 +230,13 @@ def profile_latency(
 
 
 def network_latency(network: nn.Module, scan: PointTensor, *, budget_s: float = 1.0) -> float:
-    """Milliseconds of a network, fused, on one scan that is new to it."""
+    """Milliseconds of a network, fused, on one scan that is new to it: the median.
+
+    Args:
+        network: takes a PointTensor; left in evaluation.
+        scan: its points.
+        budget_s: seconds to spend, roughly.
+    """
     fused = spnn.fuse(network.eval())
 
     def run() -> None:

@@ -145,11 +145,17 @@ class SearchSpace:
             refuse("SearchSpace.validate: arch", "without idle genes", idle, remedy)
 
     def sample(self, rng: Generator) -> Arch:
-        """Draw every gene."""
+        """Draw every gene; the same for generators in the same state."""
         return self._arch(lambda gene: gene.draw(rng))
 
     def mutate(self, arch: Arch, rng: Generator, probability: float = 0.1) -> Arch:
-        """Draw each gene anew with this probability, and those that come to matter."""
+        """Draw each gene anew with this probability, and those that come to matter.
+
+        Args:
+            arch: of the space; left as it is.
+            rng: decides.
+            probability: of each gene, from 0 to 1.
+        """
 
         def choose(gene: Gene) -> Value:
             is_kept = gene.name in arch and rng.random() >= probability
@@ -158,7 +164,13 @@ class SearchSpace:
         return self._arch(choose)
 
     def crossover(self, one: Arch, other: Arch, rng: Generator) -> Arch:
-        """Take each gene of one of the two."""
+        """Take each gene of one of the two, and draw those that neither has.
+
+        Args:
+            one: of the space.
+            other: of the space.
+            rng: decides.
+        """
 
         def choose(gene: Gene) -> Value:
             parents = (one, other) if rng.random() < 0.5 else (other, one)

@@ -95,7 +95,14 @@ class Supernet(nn.Module):
         return network
 
     def set_active_subnet(self, arch: Arch) -> None:
-        """Compute as this architecture from now on."""
+        """Compute as this architecture from now on.
+
+        Args:
+            arch: of the space.
+
+        Raises:
+            ValueError: it is none of the space, or has a layer that no structure of it has.
+        """
         network = self._skeleton(arch)
         wanted = layouts_of(network)
         foreign = wanted.keys() - self.layouts.keys()
@@ -143,7 +150,11 @@ class Supernet(nn.Module):
             tensor.copy_(given[name])
 
     def get_active_subnet(self) -> nn.Module:
-        """The active subnet as a plain network with weights of its own."""
+        """The active subnet as a plain network with weights of its own.
+
+        It is in training or evaluation as the supernet is. Its norms have the statistics of all
+        subnets; give it its own with :func:`~torchsparse_lite.nas.calibrate.recalibrate`.
+        """
         network = self.space.build(self._active, **self.options)
         network.load_state_dict({n: part.detach().clone() for n, part in self._parts().items()})
         return network.train(self.training)

@@ -210,14 +210,22 @@ class SubnetScores:
         self._validation = [(SharedGrids(points), labels) for points, labels in validation]
 
     def network(self, arch: Arch) -> nn.Module:
-        """The subnet as a network of its own, its norms recalibrated."""
+        """The subnet as a network of its own, its norms recalibrated, in evaluation.
+
+        Args:
+            arch: of the space; it stays the supernet's active one.
+        """
         self.supernet.set_active_subnet(arch)
         network = self.supernet.get_active_subnet()
         recalibrate(network, (grids.inputs(network) for grids in self._calibration))
         return network
 
     def scores(self, network: nn.Module) -> IoU:
-        """Of a network on the validation scans; it is fused for this."""
+        """Of a network on the validation scans; a copy of it is fused for this.
+
+        Args:
+            network: an SPVCNN, or one that takes a PointTensor; gives scores (N, K).
+        """
         confusion = confusion_matrix(self.num_classes)
         network = fuse(network)
         with torch.inference_mode():

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""The benchmarks that train: what they do again after a break, and what they compare with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("lightning", reason="the extra train is not installed")
+pytest.importorskip("optuna", reason="the extra search is not installed")
+
+from benchmarks import real_scans, report, search, training
+
+
+@pytest.mark.parametrize("module", [real_scans, search])
+def test_they_say_what_they_do(module, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        module.main(["--help"])
+    assert exit_.value.code == 0
+    assert "00" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        module.main(["nonsense"])
+    assert "tests are" in capsys.readouterr().err
+
+
+def test_what_ended_is_not_done_again(tmp_path, monkeypatch):
+    """And what was stopped is gone on with, under the same clock."""
+    made, calls = tmp_path / "run" / "latency.json", []
+
+    def call(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        made.write_text("{}")
+
+    monkeypatch.setattr(training, "call", call)
+    with pytest.raises(KeyboardInterrupt):
+        training.timed(made, "search", "profile")
+    started = json.loads((made.parent / "latency.json.clock.json").read_text())["start"]
+    seconds = training.timed(made, "search", "profile")
+    ended = json.loads((made.parent / "latency.json.clock.json").read_text())["end"]
+    assert seconds == ended - started >= 0
+    assert training.timed(made, "search", "profile") == seconds
+    assert calls == [("search", "profile")] * 2
+    made.unlink()
+    training.timed(made, "search", "profile")
+    assert len(calls) == 3
+
+
+def test_the_narrowed_network_is_the_widest_that_is_as_fast(monkeypatch):
+    """Also where a wider one takes less time than a narrower one."""
+
+    def latencies(networks, scan):
+        widths = {name: int(name) for name in networks if name != "network"}
+        slow = {name: 30.0 if width in (14, 15) else width for name, width in widths.items()}
+        return {**slow, "network": 17.5}
+
+    monkeypatch.setattr(search, "latencies", latencies)
+    assert search.width_as_fast_as(None, None) == 17 / 64
+
+
+def test_the_search_has_a_table():
+    row = {
+        "test": "streets",
+        "seed": 0,
+        "network": "found",
+        "latency_ms": 12.3,
+        "latency_vs_cr_0.5": 0.6,
+        "parameters": 1_000_000,
+        "miou": 0.5,
+        "accuracy": 0.9,
+        "minutes": 30.0,
+    }
+    rows = [row, {**row, "miou": 0.7, "seed": 1}]
+    means = search._means(rows)
+    assert [mean["miou"] for mean in means] == [pytest.approx(0.6)]
+    about = {"processor": "P", "simd": "s", "torch": "t", "date": "d", "commit": "c"}
+    rows = [*rows, {**means[0], "test": "streets"}, {"test": "real"}]
+    text = report._search_table({**about, "rows": rows})
+    assert text.count("\n| ") == 4
+    assert "| mean | found | 12 | 60% | 1.00 M | 0.600 | 0.900 | 30 |" in text
