@@ -19,6 +19,7 @@ import torchsparse_lite.models
 from torchsparse_lite import ops
 from torchsparse_lite._native import C
 from torchsparse_lite.nn import functional as tsf
+from torchsparse_lite.ops.scratch import scratch_on
 
 NAN, INF = float("nan"), float("inf")
 
@@ -788,6 +789,7 @@ def test_collate_and_hash_table(kind, words, call):
     provoke(kind, words, call)
 
 
+NO_SCRATCH = scratch_on(SITES)
 STRIDED = torch.zeros(4, 8, dtype=torch.int32)[:, ::2]
 INDEX = torch.zeros(3, 1, dtype=torch.int64)
 TABLE = tuple(
@@ -801,9 +803,19 @@ CLOUD = (torch.arange(2), PTR)
 
 @table(
     ("strided view", ValueError, ["contiguous"], lambda: C.hash_build(STRIDED, TABLE, 1)),
-    ("strided order", ValueError, ["contiguous"], lambda: C.is_morton_ordered(STRIDED, 1)),
-    ("raw dtype", TypeError, ["int32"], lambda: C.is_morton_ordered(SITES.long(), 1)),
-    ("raw shape", ValueError, ["(2, 3)"], lambda: C.is_morton_ordered(SITES[:, :3].clone(), 1)),
+    (
+        "strided order",
+        ValueError,
+        ["contiguous"],
+        lambda: C.is_morton_ordered(STRIDED, NO_SCRATCH, 1),
+    ),
+    ("raw dtype", TypeError, ["int32"], lambda: C.is_morton_ordered(SITES.long(), NO_SCRATCH, 1)),
+    (
+        "raw shape",
+        ValueError,
+        ["(2, 3)"],
+        lambda: C.is_morton_ordered(SITES[:, :3].clone(), NO_SCRATCH, 1),
+    ),
     ("coords dtype", TypeError, ["int32"], lambda: ops.unique_coords(SITES.long())),
     ("coords shape", ValueError, ["coords"], lambda: ops.unique_coords(SITES[:, :3])),
     ("hash dtype", TypeError, ["int32"], lambda: ops.hash_build(SITES.long())),

@@ -2,13 +2,15 @@
 # Types of the compiled module, see csrc/bind. A test compares the names with the real module.
 #
 # Results are written into tensors that the caller allocated. Where their size is not known before,
-# `allocate` is called with it and returns the tensors to fill.
+# `allocate` is called with it and returns the tensors to fill. `scratch` is called for temporary
+# memory on a GPU: with a number of bytes, it returns a uint8 tensor.
 
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 _Allocate = Callable[[int], tuple[Tensor, ...]]
+_Scratch = Callable[[int], Tensor]
 _Geometry = Sequence[Sequence[int]]  # kernel_size, stride, dilation, padding
 _Table = tuple[Tensor, Tensor, Tensor]
 
@@ -48,7 +50,7 @@ def channelwise_weight_grad(
     grad_weight: Tensor,
     threads: int,
 ) -> None: ...
-def check_range(coords: Tensor, function: str, threads: int) -> None: ...
+def check_range(coords: Tensor, function: str, scratch: _Scratch, threads: int) -> None: ...
 def coarse_sites(
     coords: Tensor,
     geometry: _Geometry,
@@ -57,7 +59,9 @@ def coarse_sites(
     allocate: _Allocate,
     threads: int,
 ) -> None: ...
-def coarsen(coords: Tensor, parent: Tensor, allocate: _Allocate, threads: int) -> None: ...
+def coarsen(
+    coords: Tensor, parent: Tensor, allocate: _Allocate, scratch: _Scratch, threads: int
+) -> None: ...
 def column_moments(feats: Tensor, mean: Tensor, variance: Tensor, threads: int) -> None: ...
 def column_sums(
     a: Tensor, b: Tensor | None, sum: Tensor, product: Tensor | None, threads: int
@@ -96,7 +100,7 @@ def interpolate(
 def interpolate_backward(
     grad_out: Tensor, index: Tensor, weight: Tensor, grad_feats: Tensor, threads: int
 ) -> None: ...
-def is_morton_ordered(coords: Tensor, threads: int) -> bool: ...
+def is_morton_ordered(coords: Tensor, scratch: _Scratch, threads: int) -> bool: ...
 def max_pool(
     feats: Tensor,
     in_index: Tensor,
@@ -163,6 +167,7 @@ def quantize(
     voxel_size: Sequence[float],
     origin: Sequence[float],
     coords: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def scale_shift(
@@ -228,5 +233,10 @@ def transpose_pairs(
     threads: int,
 ) -> None: ...
 def unique_coords(
-    coords: Tensor, point_to_voxel: Tensor, order: Tensor, allocate: _Allocate, threads: int
+    coords: Tensor,
+    point_to_voxel: Tensor,
+    order: Tensor,
+    allocate: _Allocate,
+    scratch: _Scratch,
+    threads: int,
 ) -> None: ...

@@ -39,7 +39,7 @@ def check_coords(function: str, coords: Tensor) -> None:
     check_dtype(
         f"{function}: coords", coords, (torch.int32,), "Voxel coordinates are integers: use .int()."
     )
-    if coords.device.type == "cpu":
+    if coords.device.type in ("cpu", "cuda"):
         check_range(function, coords)
 
 

@@ -7,14 +7,11 @@
 
 #include "core/coord.h"
 #include "cpu/parallel.h"
+#include "kernels/quantize.h"
 
 namespace tsl::cpu {
 
-/// What quantize() refuses, and where it met it first.
-struct QuantizeResult {
-  int64_t bad_row = kNoBadRow;
-  bool is_finite = true;
-};
+using tsl::QuantizeResult;
 
 /// coords[i] = (batch[i], floor((xyz[i] - origin) / voxel_size)), computed in the type of the
 /// points. `batch` may be null (all zero). Stops being meaningful behind the first bad row.

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.registry import data_dependent_size, define_op, opaque
+from torchsparse_lite.ops.scratch import scratch_on
 
 __all__ = [
     "AXIS_MAX",
@@ -34,7 +35,7 @@ MAX_BATCH_SIZE: int = C.batch_max + 1
 Triples = tuple[tuple[int, int, int], ...]
 
 
-def _quantize_cpu(
+def _quantize_native(
     points: Tensor, batch: Tensor | None, voxel_size: Sequence[float], origin: Sequence[float]
 ) -> Tensor:
     coords = points.new_empty((points.shape[0], 4), dtype=torch.int32)
@@ -45,6 +46,7 @@ def _quantize_cpu(
         tuple(voxel_size),
         tuple(origin),
         coords,
+        scratch_on(points),
         torch.get_num_threads(),
     )
     return coords
@@ -52,7 +54,8 @@ def _quantize_cpu(
 
 _quantize = define_op(
     "quantize(Tensor points, Tensor? batch, float[3] voxel_size, float[3] origin) -> Tensor",
-    cpu=_quantize_cpu,
+    cpu=_quantize_native,
+    cuda=_quantize_native if has_cuda() else None,
     fake=lambda points, batch, voxel_size, origin: points.new_empty(
         (points.shape[0], 4), dtype=torch.int32
     ),
@@ -80,7 +83,7 @@ def quantize(
     return result
 
 
-def _unique_coords_cpu(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _unique_coords_native(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     count = coords.shape[0]
     point_to_voxel = coords.new_empty(count, dtype=torch.int64)
     order = coords.new_empty(count, dtype=torch.int64)
@@ -91,7 +94,14 @@ def _unique_coords_cpu(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         made.append(coords.new_empty(groups + 1, dtype=torch.int64))
         return tuple(made)
 
-    C.unique_coords(coords.contiguous(), point_to_voxel, order, allocate, torch.get_num_threads())
+    C.unique_coords(
+        coords.contiguous(),
+        point_to_voxel,
+        order,
+        allocate,
+        scratch_on(coords),
+        torch.get_num_threads(),
+    )
     voxels, ptr = made
     return voxels, point_to_voxel, order, ptr
 
@@ -109,7 +119,8 @@ def _unique_coords_fake(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
 
 _unique_coords = define_op(
     "unique_coords(Tensor coords) -> (Tensor, Tensor, Tensor, Tensor)",
-    cpu=_unique_coords_cpu,
+    cpu=_unique_coords_native,
+    cuda=_unique_coords_native if has_cuda() else None,
     fake=_unique_coords_fake,
 )
 
@@ -130,7 +141,7 @@ def unique_coords(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return result
 
 
-def _coarsen_cpu(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _coarsen_native(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     parent = coords.new_empty(coords.shape[0])
     made: list[Tensor] = []
 
@@ -140,7 +151,7 @@ def _coarsen_cpu(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         made.append(coords.new_empty(cells, dtype=torch.uint8))
         return tuple(made)
 
-    C.coarsen(coords.contiguous(), parent, allocate, torch.get_num_threads())
+    C.coarsen(coords.contiguous(), parent, allocate, scratch_on(coords), torch.get_num_threads())
     coarse, child_ptr, child_mask = made
     return coarse, parent, child_ptr, child_mask
 
@@ -157,7 +168,8 @@ def _coarsen_fake(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 _coarsen = define_op(
     "coarsen(Tensor coords) -> (Tensor, Tensor, Tensor, Tensor)",
-    cpu=_coarsen_cpu,
+    cpu=_coarsen_native,
+    cuda=_coarsen_native if has_cuda() else None,
     fake=_coarsen_fake,
 )
 
@@ -252,7 +264,7 @@ def fine_sites(coords: Tensor, geometry: Triples, shape: Sequence[int] | None) -
 @opaque
 def check_range(function: str, coords: Tensor) -> None:
     """Raise ValueError naming the first coordinate outside the representable range."""
-    C.check_range(coords.contiguous(), function, torch.get_num_threads())
+    C.check_range(coords.contiguous(), function, scratch_on(coords), torch.get_num_threads())
 
 
 @opaque
@@ -262,7 +274,8 @@ def is_morton_ordered(coords: Tensor) -> bool:
     Args:
         coords: (N, 4) int32 in range.
     """
-    return bool(C.is_morton_ordered(coords.contiguous(), torch.get_num_threads()))
+    threads = torch.get_num_threads()
+    return bool(C.is_morton_ordered(coords.contiguous(), scratch_on(coords), threads))
 
 
 @opaque

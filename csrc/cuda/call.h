@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// Where a call runs, and where its temporary memory comes from.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace tsl::cuda {
+
+struct Call {
+  int device;
+  void* stream;                                // a cudaStream_t
+  std::function<void*(int64_t bytes)> memory;  // alive until the call is over
+};
+
+}  // namespace tsl::cuda

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+// Runs the passes that a GPU runs, on the CPU: std::stable_sort and std::exclusive_scan in place of
+// CUB. Memory is handed out full of rubbish, sorts leave their result in the spare arrays, and
+// waiting for the device is counted.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "cpu/parallel.h"
+#include "kernels/passes.h"
+
+namespace tsl::test {
+
+class Executor {
+ public:
+  explicit Executor(int threads) : threads_(threads) {}
+
+  void* take(int64_t bytes) {
+    const size_t words = static_cast<size_t>(bytes) / sizeof(uint64_t) + 1;
+    memory_.push_back(std::make_unique<uint64_t[]>(words));
+    std::fill_n(memory_.back().get(), words, kRubbish);
+    return memory_.back().get();
+  }
+
+  template <class Functor>
+  void for_each(int64_t count, const Functor& functor) {
+    cpu::for_each(count, threads_, functor);
+  }
+
+  template <class T>
+  void exclusive_sum(T* values, int64_t count) {
+    std::exclusive_scan(values, values + count, values, T{0});
+  }
+
+  template <class Key>
+  const Key* sort(Key* keys, Key* spare, int64_t count) {
+    std::copy_n(keys, count, spare);
+    std::sort(spare, spare + count);
+    spoil(keys, count);
+    return spare;
+  }
+
+  template <class Key, class Value>
+  SortedPairs<Key, Value> sort_pairs(Key* keys, Key* spare_keys, Value* values, Value* spare_values,
+                                     int64_t count, int bits) {
+    const Key mask = bits == 8 * sizeof(Key) ? ~Key{0} : (Key{1} << bits) - 1;
+    std::vector<std::pair<Key, Value>> pairs;
+    for (int64_t i = 0; i < count; ++i) pairs.emplace_back(keys[i], values[i]);
+    std::stable_sort(pairs.begin(), pairs.end(), [&](const auto& a, const auto& b) {
+      return (a.first & mask) < (b.first & mask);
+    });
+    spoil(keys, count);
+    spoil(values, count);
+    for (int64_t i = 0; i < count; ++i) {
+      std::tie(spare_keys[i], spare_values[i]) = pairs[static_cast<size_t>(i)];
+    }
+    return {spare_keys, spare_values};
+  }
+
+  template <size_t n, class T>
+  std::array<T, n> read(const T* values) {
+    ++waits_;
+    std::array<T, n> result;
+    std::copy_n(values, n, result.begin());
+    return result;
+  }
+
+  /// How often the host has waited for the device.
+  int waits() const { return waits_; }
+
+ private:
+  static constexpr uint64_t kRubbish = 0xa5a5a5a5a5a5a5a5u;
+
+  template <class T>
+  static void spoil(T* values, int64_t count) {
+    std::fill_n(values, count, static_cast<T>(kRubbish));
+  }
+
+  int threads_;
+  int waits_ = 0;
+  std::vector<std::unique_ptr<uint64_t[]>> memory_;
+};
+
+}  // namespace tsl::test
