@@ -140,6 +140,7 @@ def neighbors_descend(
     mask: Tensor,
     ptr: Tensor,
     allocate: _Allocate,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def neighbors_search(
@@ -150,6 +151,7 @@ def neighbors_search(
     mask: Tensor,
     ptr: Tensor,
     allocate: _Allocate,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def pairs_by_tap(
@@ -159,6 +161,7 @@ def pairs_by_tap(
     in_index: Tensor,
     out_index: Tensor,
     tap_ptr: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def quantize(
@@ -220,7 +223,12 @@ def sparse_conv_weight_grad(
     simd: str | None = ...,
 ) -> None: ...
 def tile_pairs(
-    out_index: Tensor, tap_ptr: Tensor, tile_rows: int, tile_ptr: Tensor, threads: int
+    out_index: Tensor,
+    tap_ptr: Tensor,
+    tile_rows: int,
+    tile_ptr: Tensor,
+    scratch: _Scratch,
+    threads: int,
 ) -> None: ...
 def tile_rows(num_out: int) -> int: ...
 def transpose_pairs(
@@ -230,6 +238,7 @@ def transpose_pairs(
     num_in: int,
     new_in: Tensor,
     new_out: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def unique_coords(

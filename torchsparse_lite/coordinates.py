@@ -212,7 +212,10 @@ class Level:
             return self.search_same(CUBE)
         cells = self.cells
         above = cells.level.cube_neighbors
-        return NeighborTable(*ops.neighbors_descend(above, cells.child_ptr, cells.child_mask))
+        found = ops.neighbors_descend(
+            above, cells.child_ptr, cells.child_mask, num_children=len(self)
+        )
+        return NeighborTable(*found)
 
     def search_same(self, geometry: ConvGeometry) -> NeighborTable:
         """Neighbours among this level's own sites, by hashing."""

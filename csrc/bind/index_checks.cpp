@@ -117,16 +117,23 @@ void check_ptr(const TensorView& ptr, int64_t count, const char* argument, int t
             begin[bad], " in entry ", bad, ". Give where each segment begins, and the end.");
 }
 
-NeighborTable neighbor_table(const TableArrays& arrays, int kernel_volume, const char* function,
-                             int threads) {
+NeighborTable described_table(const TableArrays& arrays, int kernel_volume, const char* function,
+                              dlpack::DeviceType device) {
   const int words = mask_words(kernel_volume);
   const int64_t count = arrays.mask.shape[0];
-  arrays.mask.expect(message(function, ": mask").c_str(), DType::kInt32, {-1, words});
-  arrays.ptr.expect(message(function, ": ptr").c_str(), DType::kInt64, {count + 1});
-  arrays.rows.expect(message(function, ": rows").c_str(), DType::kInt32, {-1});
+  arrays.mask.expect(message(function, ": mask").c_str(), DType::kInt32, {-1, words}, device);
+  arrays.ptr.expect(message(function, ": ptr").c_str(), DType::kInt64, {count + 1}, device);
+  arrays.rows.expect(message(function, ": rows").c_str(), DType::kInt32, {-1}, device);
+  return NeighborTable{arrays.mask.as<uint32_t>(), arrays.ptr.as<int64_t>(),
+                       arrays.rows.as<int32_t>(), words};
+}
+
+NeighborTable neighbor_table(const TableArrays& arrays, int kernel_volume, const char* function,
+                             int threads) {
+  const NeighborTable table = described_table(arrays, kernel_volume, function, dlpack::kCpu);
+  const int64_t count = arrays.mask.shape[0];
+  const int words = table.words;
   check_ptr(arrays.ptr, arrays.rows.shape[0], message(function, ": ptr").c_str(), threads);
-  const NeighborTable table{arrays.mask.as<uint32_t>(), arrays.ptr.as<int64_t>(),
-                            arrays.rows.as<int32_t>(), words};
   const int last_taps = kernel_volume - (words - 1) * kMaskBits;
   const uint32_t beyond = last_taps == kMaskBits ? 0 : ~uint32_t{0} << last_taps;
   const int64_t bad = cpu::find_first(count, threads, [&](int64_t row) {

@@ -23,6 +23,10 @@ struct TableArrays {
   const TensorView& ptr;
   const TensorView& rows;
 };
+/// Types and shapes alone; on a GPU the passes look into the arrays themselves.
+NeighborTable described_table(const TableArrays& arrays, int kernel_volume, const char* function,
+                              dlpack::DeviceType device);
+/// Entries too, on the CPU.
 NeighborTable neighbor_table(const TableArrays& arrays, int kernel_volume, const char* function,
                              int threads);
 

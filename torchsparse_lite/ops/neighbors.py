@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.registry import data_dependent_size, define_op
+from torchsparse_lite.ops.scratch import scratch_on
 
 __all__ = [
     "neighbors_descend",
@@ -43,7 +44,7 @@ def _rows_allocator(like: Tensor, made: list[Tensor]) -> Callable[[int], tuple[T
     return allocate
 
 
-def _search_cpu(
+def _search_native(
     coords: Tensor,
     keys: Tensor,
     key_rows: Tensor,
@@ -66,6 +67,7 @@ def _search_cpu(
         mask,
         ptr,
         _rows_allocator(coords, made),
+        scratch_on(coords),
         torch.get_num_threads(),
     )
     return mask, ptr, made[0]
@@ -88,7 +90,8 @@ _search = define_op(
     "neighbors_search(Tensor coords, Tensor keys, Tensor key_rows, Tensor key_bits, "
     "int[3] kernel_size, int[3] stride, int[3] dilation, int[3] padding, bool inverse) "
     "-> (Tensor, Tensor, Tensor)",
-    cpu=_search_cpu,
+    cpu=_search_native,
+    cuda=_search_native if has_cuda() else None,
     fake=_search_fake,
 )
 
@@ -117,10 +120,15 @@ def neighbors_search(
     return result
 
 
-def _descend_cpu(
-    cell_mask: Tensor, cell_ptr: Tensor, cell_rows: Tensor, child_ptr: Tensor, child_mask: Tensor
+def _descend_native(
+    cell_mask: Tensor,
+    cell_ptr: Tensor,
+    cell_rows: Tensor,
+    child_ptr: Tensor,
+    child_mask: Tensor,
+    num_children: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    mask, ptr = _table(cell_mask, int(child_ptr[-1]), 27)
+    mask, ptr = _table(cell_mask, num_children, 27)
     made: list[Tensor] = []
     C.neighbors_descend(
         cell_mask,
@@ -131,28 +139,39 @@ def _descend_cpu(
         mask,
         ptr,
         _rows_allocator(cell_mask, made),
+        scratch_on(cell_mask),
         torch.get_num_threads(),
     )
     return mask, ptr, made[0]
 
 
 def _descend_fake(
-    cell_mask: Tensor, cell_ptr: Tensor, cell_rows: Tensor, child_ptr: Tensor, child_mask: Tensor
+    cell_mask: Tensor,
+    cell_ptr: Tensor,
+    cell_rows: Tensor,
+    child_ptr: Tensor,
+    child_mask: Tensor,
+    num_children: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    mask, ptr = _table(cell_mask, data_dependent_size(), 27)
+    mask, ptr = _table(cell_mask, num_children, 27)
     return mask, ptr, cell_mask.new_empty(data_dependent_size(), dtype=torch.int32)
 
 
 _descend = define_op(
     "neighbors_descend(Tensor cell_mask, Tensor cell_ptr, Tensor cell_rows, Tensor child_ptr, "
-    "Tensor child_mask) -> (Tensor, Tensor, Tensor)",
-    cpu=_descend_cpu,
+    "Tensor child_mask, SymInt num_children) -> (Tensor, Tensor, Tensor)",
+    cpu=_descend_native,
+    cuda=_descend_native if has_cuda() else None,
     fake=_descend_fake,
 )
 
 
 def neighbors_descend(
-    cells: tuple[Tensor, Tensor, Tensor], child_ptr: Tensor, child_mask: Tensor
+    cells: tuple[Tensor, Tensor, Tensor],
+    child_ptr: Tensor,
+    child_mask: Tensor,
+    *,
+    num_children: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """3x3x3 neighbours of the children of cells whose own 3x3x3 neighbours are known.
 
@@ -160,29 +179,42 @@ def neighbors_descend(
         cells: mask, ptr, rows of the coarser level.
         child_ptr: (M + 1,) int32 from :func:`~torchsparse_lite.ops.coarsen`.
         child_mask: (M,) uint8 from the same.
+        num_children: rows of the finer level; read from ``child_ptr`` if None, which waits for the
+            device.
 
     Returns:
         mask, ptr, rows of the finer level. No search, no hashing.
 
     Source: neighbours of octree nodes from their parents' (Wang et al., "O-CNN", SIGGRAPH 2017).
     """
-    result: tuple[Tensor, Tensor, Tensor] = _descend(*cells, child_ptr, child_mask)
+    count = int(child_ptr[-1]) if num_children is None else num_children
+    result: tuple[Tensor, Tensor, Tensor] = _descend(*cells, child_ptr, child_mask, count)
     return result
 
 
-def _pairs_by_tap_cpu(
+def _pairs_by_tap_native(
     mask: Tensor, ptr: Tensor, rows: Tensor, kernel_volume: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     in_index, out_index = torch.empty_like(rows), torch.empty_like(rows)
     tap_ptr = ptr.new_empty(kernel_volume + 1)
-    C.pairs_by_tap(mask, ptr, rows, in_index, out_index, tap_ptr, torch.get_num_threads())
+    C.pairs_by_tap(
+        mask,
+        ptr,
+        rows,
+        in_index,
+        out_index,
+        tap_ptr,
+        scratch_on(mask),
+        torch.get_num_threads(),
+    )
     return in_index, out_index, tap_ptr
 
 
 _pairs_by_tap = define_op(
     "pairs_by_tap(Tensor mask, Tensor ptr, Tensor rows, int kernel_volume) "
     "-> (Tensor, Tensor, Tensor)",
-    cpu=_pairs_by_tap_cpu,
+    cpu=_pairs_by_tap_native,
+    cuda=_pairs_by_tap_native if has_cuda() else None,
     fake=lambda mask, ptr, rows, kernel_volume: (
         torch.empty_like(rows),
         torch.empty_like(rows),
@@ -199,12 +231,19 @@ def pairs_by_tap(
     return result
 
 
-def _transpose_pairs_cpu(
+def _transpose_pairs_native(
     in_index: Tensor, out_index: Tensor, tap_ptr: Tensor, num_in: int
 ) -> tuple[Tensor, Tensor]:
     new_in, new_out = torch.empty_like(in_index), torch.empty_like(out_index)
     C.transpose_pairs(
-        in_index, out_index, tap_ptr, num_in, new_in, new_out, torch.get_num_threads()
+        in_index,
+        out_index,
+        tap_ptr,
+        num_in,
+        new_in,
+        new_out,
+        scratch_on(in_index),
+        torch.get_num_threads(),
     )
     return new_in, new_out
 
@@ -212,7 +251,8 @@ def _transpose_pairs_cpu(
 _transpose_pairs = define_op(
     "transpose_pairs(Tensor in_index, Tensor out_index, Tensor tap_ptr, SymInt num_in) "
     "-> (Tensor, Tensor)",
-    cpu=_transpose_pairs_cpu,
+    cpu=_transpose_pairs_native,
+    cuda=_transpose_pairs_native if has_cuda() else None,
     fake=lambda in_index, out_index, tap_ptr, num_in: (
         torch.empty_like(in_index),
         torch.empty_like(out_index),
@@ -243,17 +283,18 @@ def tile_rows(num_out: int) -> int:
     return int(C.tile_rows(num_out))
 
 
-def _tile_pairs_cpu(out_index: Tensor, tap_ptr: Tensor, num_out: int) -> Tensor:
+def _tile_pairs_native(out_index: Tensor, tap_ptr: Tensor, num_out: int) -> Tensor:
     rows = tile_rows(num_out)
     tiles = -(-num_out // rows)
     tile_ptr = tap_ptr.new_empty((tiles + 1, tap_ptr.shape[0] - 1))
-    C.tile_pairs(out_index, tap_ptr, rows, tile_ptr, torch.get_num_threads())
+    C.tile_pairs(out_index, tap_ptr, rows, tile_ptr, scratch_on(out_index), torch.get_num_threads())
     return tile_ptr
 
 
 _tile_pairs = define_op(
     "tile_pairs(Tensor out_index, Tensor tap_ptr, SymInt num_out) -> Tensor",
-    cpu=_tile_pairs_cpu,
+    cpu=_tile_pairs_native,
+    cuda=_tile_pairs_native if has_cuda() else None,
     fake=lambda out_index, tap_ptr, num_out: tap_ptr.new_empty(
         (data_dependent_size(), tap_ptr.shape[0] - 1)
     ),
