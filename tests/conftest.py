@@ -31,7 +31,9 @@ def why_no_cuda() -> str | None:
 
 
 WHY_NO_CUDA = why_no_cuda()
-WHY_NO_CUDA_CONVOLUTION = WHY_NO_CUDA or "the CUDA part has the hash table and nothing else yet"
+WHY_NO_CUDA_CONVOLUTION = (
+    WHY_NO_CUDA or "the CUDA part has coordinates and kernel maps, and no convolution yet"
+)
 
 
 def pytest_configure(config):

@@ -57,6 +57,7 @@ def coarse_sites(
     cell_rule: bool,
     shape: Sequence[int] | None,
     allocate: _Allocate,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def coarsen(
@@ -81,6 +82,7 @@ def fine_sites(
     geometry: _Geometry,
     shape: Sequence[int] | None,
     allocate: _Allocate,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def furthest_points(

@@ -8,48 +8,70 @@
 #include <optional>
 
 #include "bind/allocate.h"
+#include "bind/device.h"
 #include "bind/geometry.h"
 #include "bind/module.h"
+#include "cuda/sites.h"
+#include "kernels/sites.h"
 
 namespace tsl::bind {
 namespace {
 
-void hand_over(const cpu::Sites& sites, const char* function, const py::function& allocator) {
-  TSL_CHECK(sites.all_in_range, ValueError, function,
-            ": coords must leave room for the kernel inside [", kAxisMin, ", ", kAxisMax,
-            "], got sites whose outputs lie outside. Shift the cloud or give ",
-            "the tensor a spatial_shape.");
-  const int64_t count = static_cast<int64_t>(sites.coords.size());
-  const auto [out] = allocate<1>(allocator, count);
-  std::copy(sites.coords.begin(), sites.coords.end(),
-            out.expect("sites: coords", DType::kInt32, {count, 4}).as<Coord>());
+using Shape = std::optional<std::array<int64_t, 3>>;
+
+cpu::Sites sites_on_cpu(const Coord* coords, int64_t count, const ConvGeometry& geometry,
+                        SiteKind kind, const int64_t* shape, int threads) {
+  if (kind == SiteKind::kFine) return cpu::fine_sites(coords, count, geometry, shape, threads);
+  const bool is_cell = kind == SiteKind::kCell;
+  return cpu::coarse_sites(coords, count, geometry,
+                           is_cell ? cpu::StrideRule::kCell : cpu::StrideRule::kFull, shape,
+                           threads);
+}
+
+void find_sites(const TensorView& coords, const GeometryTriples& triples, SiteKind kind,
+                const Shape& shape, const char* function, const py::function& allocator,
+                const py::function& scratch, int threads) {
+  const dlpack::DeviceType device = device_of(coords, message(function, ": coords").c_str());
+  const int64_t count = coords.shape[0];
+  const Coord* const data = coords.coords(message(function, ": coords").c_str(), device);
+  const ConvGeometry geometry = geometry_of(triples);
+  const int64_t* const limit = shape ? shape->data() : nullptr;
+  const auto allocate_sites = [&](int64_t sites) {
+    const py::gil_scoped_acquire acquire;
+    const auto [out] = allocate<1>(allocator, sites);
+    return out.expect("sites: coords", DType::kInt32, {sites, 4}, device).as<Coord>();
+  };
+  const auto run = [&] {
+    if constexpr (kHasCuda) {
+      if (device == dlpack::kCuda) {
+        const SiteProposals proposals = site_proposals(data, geometry, kind, limit);
+        return CudaCall(coords, scratch)([&](const cuda::Call& call) {
+          return cuda::find_sites(call, proposals, count, allocate_sites);
+        });
+      }
+    }
+    const py::gil_scoped_release release;
+    const cpu::Sites sites = sites_on_cpu(data, count, geometry, kind, limit, threads);
+    if (!sites.all_in_range) return false;
+    std::copy(sites.coords.begin(), sites.coords.end(),
+              allocate_sites(static_cast<int64_t>(sites.coords.size())));
+    return true;
+  };
+  TSL_CHECK(run(), ValueError, function, ": coords must leave room for the kernel inside [",
+            kAxisMin, ", ", kAxisMax, "], got sites whose outputs lie outside. Shift the cloud or ",
+            "give the tensor a spatial_shape.");
 }
 
 void coarse_sites(const TensorView& coords, const GeometryTriples& geometry, bool cell_rule,
-                  const std::optional<std::array<int64_t, 3>>& shape, const py::function& allocator,
+                  const Shape& shape, const py::function& allocator, const py::function& scratch,
                   int threads) {
-  const Coord* const data = coords.coords("coarse_sites: coords");
-  cpu::Sites sites;
-  {
-    const py::gil_scoped_release release;
-    sites = cpu::coarse_sites(data, coords.shape[0], geometry_of(geometry),
-                              cell_rule ? cpu::StrideRule::kCell : cpu::StrideRule::kFull,
-                              shape ? shape->data() : nullptr, threads);
-  }
-  hand_over(sites, "coarse_sites", allocator);
+  find_sites(coords, geometry, cell_rule ? SiteKind::kCell : SiteKind::kFull, shape, "coarse_sites",
+             allocator, scratch, threads);
 }
 
-void fine_sites(const TensorView& coords, const GeometryTriples& geometry,
-                const std::optional<std::array<int64_t, 3>>& shape, const py::function& allocator,
-                int threads) {
-  const Coord* const data = coords.coords("fine_sites: coords");
-  cpu::Sites sites;
-  {
-    const py::gil_scoped_release release;
-    sites = cpu::fine_sites(data, coords.shape[0], geometry_of(geometry),
-                            shape ? shape->data() : nullptr, threads);
-  }
-  hand_over(sites, "fine_sites", allocator);
+void fine_sites(const TensorView& coords, const GeometryTriples& geometry, const Shape& shape,
+                const py::function& allocator, const py::function& scratch, int threads) {
+  find_sites(coords, geometry, SiteKind::kFine, shape, "fine_sites", allocator, scratch, threads);
 }
 
 std::array<int64_t, 3> extent(const GeometryTriples& geometry, const std::array<int64_t, 3>& shape,
@@ -68,9 +90,10 @@ std::array<int64_t, 3> extent(const GeometryTriples& geometry, const std::array<
 
 void register_sites(py::module_& module) {
   module.def("coarse_sites", &coarse_sites, py::arg("coords"), py::arg("geometry"),
-             py::arg("cell_rule"), py::arg("shape"), py::arg("allocate"), py::arg("threads"));
+             py::arg("cell_rule"), py::arg("shape"), py::arg("allocate"), py::arg("scratch"),
+             py::arg("threads"));
   module.def("fine_sites", &fine_sites, py::arg("coords"), py::arg("geometry"), py::arg("shape"),
-             py::arg("allocate"), py::arg("threads"));
+             py::arg("allocate"), py::arg("scratch"), py::arg("threads"));
   module.def("extent", &extent, py::arg("geometry"), py::arg("shape"), py::arg("transposed"));
 }
 

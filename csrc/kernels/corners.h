@@ -21,6 +21,9 @@ namespace tsl {
 constexpr int kCorners = 8;
 
 template <class T>
+constexpr T kLeastNormal = std::numeric_limits<T>::min();
+
+template <class T>
 struct Corners {
   HashTableView table;  // of the voxels
   const Coord* cells;   // (N,) the cell of each point
@@ -45,7 +48,7 @@ struct Corners {
       sum += weight[kCorners * i + c];
     }
     if (!renormalize) return;
-    const T least = std::numeric_limits<T>::min();
+    constexpr T least = kLeastNormal<T>;
     for (int c = 0; c < kCorners; ++c) weight[kCorners * i + c] /= sum < least ? least : sum;
   }
 

@@ -7,10 +7,13 @@
 #include "check.h"
 #include "clouds.h"
 #include "cpu/coords.h"
+#include "cpu/sites.h"
 #include "executor.h"
 #include "kernels/coarsen.h"
 #include "kernels/quantize.h"
+#include "kernels/sites.h"
 #include "kernels/unique_coords.h"
+#include "maps.h"
 
 namespace tsl::test {
 namespace {
@@ -219,6 +222,68 @@ TEST(every_level_of_the_pyramid_is_the_same) {
     }
     check_coarsen(cloud.coords);  // without Morton order the result is of no use, and the same
   }
+}
+
+void check_sites(const Coords& coords, const SiteProposals& proposals, const cpu::Sites& expected) {
+  for (const int threads : kThreadCounts) {
+    Executor executor(threads);
+    Coords sites{Coord{-1, -1, -1, -1}};
+    const auto allocate = [&](int64_t count) {
+      sites.assign(static_cast<size_t>(count), Coord{-1, -1, -1, -1});
+      return sites.data();
+    };
+    const bool all_in_range = find_sites(executor, proposals, size_of(coords), allocate);
+    CHECK_EQ(executor.waits(), 1);
+    CHECK_EQ(all_in_range, expected.all_in_range);
+    if (all_in_range) CHECK_EQ(sites, expected.coords);
+  }
+}
+
+TEST(output_sites_are_the_same) {
+  const ConvGeometry geometries[] = {cubic(1, 1, 1, 0),
+                                     cubic(2, 2, 1, 0),
+                                     cubic(3, 2, 1, 1),
+                                     cubic(3, 1, 1, 1),
+                                     cubic(2, 3, 2, 1),
+                                     cubic(3, 2, 2, 0),
+                                     cubic(4, 2, 3, 2),
+                                     cubic(1, 2, 2, 0),
+                                     cubic(2, 1 << 17, 1 << 16, 0),
+                                     ConvGeometry{{5, 1, 4}, {4, 2, 6}, {6, 1, 4}, {2, 0, 3}},
+                                     ConvGeometry{{3, 1, 2}, {1, 2, 4}, {2, 1, 5}, {2, 0, 3}}};
+  const int64_t* const no_shape = nullptr;
+  const int64_t box[3] = {7, 5, 12};
+  const int64_t half[3] = {kAxisMax + 1, kAxisMax + 1, kAxisMax + 1};
+  for (const NamedCloud& cloud : clouds_with_duplicates()) {
+    for (const ConvGeometry& g : geometries) {
+      for (const int64_t* const shape : {no_shape, box, half}) {
+        const check::Note note(cloud.name, ", ", g);
+        const Coord* const coords = cloud.coords.data();
+        const int64_t count = size_of(cloud.coords);
+        check_sites(cloud.coords, site_proposals(coords, g, SiteKind::kFull, shape),
+                    cpu::coarse_sites(coords, count, g, cpu::StrideRule::kFull, shape, 1));
+        check_sites(cloud.coords, site_proposals(coords, g, SiteKind::kCell, shape),
+                    cpu::coarse_sites(coords, count, g, cpu::StrideRule::kCell, shape, 1));
+        check_sites(cloud.coords, site_proposals(coords, g, SiteKind::kFine, shape),
+                    cpu::fine_sites(coords, count, g, shape, 1));
+      }
+    }
+  }
+}
+
+TEST(too_many_proposals_are_refused) {
+  const Coords coords(1 << 10);
+  const SiteProposals proposals =
+      site_proposals(coords.data(), cubic(128, 1, 1, 0), SiteKind::kFine, nullptr);
+  const auto allocate = [](int64_t) -> Coord* { return nullptr; };
+  bool is_refused = false;
+  try {
+    Executor executor(1);
+    find_sites(executor, proposals, size_of(coords), allocate);
+  } catch (const ValueError&) {
+    is_refused = true;
+  }
+  CHECK(is_refused);
 }
 
 }  // namespace

@@ -198,7 +198,7 @@ def _geometry(
     return tuple(kernel_size), tuple(stride), tuple(dilation), tuple(padding)
 
 
-def _sites_cpu(
+def _sites_native(
     coords: Tensor,
     kernel_size: Sequence[int],
     stride: Sequence[int],
@@ -215,18 +215,19 @@ def _sites_cpu(
         made.append(coords.new_empty((count, 4)))
         return tuple(made)
 
-    threads = torch.get_num_threads()
+    how = allocate, scratch_on(coords), torch.get_num_threads()
     if kind == "fine":
-        C.fine_sites(coords.contiguous(), geometry, limit, allocate, threads)
+        C.fine_sites(coords.contiguous(), geometry, limit, *how)
     else:
-        C.coarse_sites(coords.contiguous(), geometry, kind == "cell", limit, allocate, threads)
+        C.coarse_sites(coords.contiguous(), geometry, kind == "cell", limit, *how)
     return made[0]
 
 
 _sites = define_op(
     "sites(Tensor coords, int[3] kernel_size, int[3] stride, int[3] dilation, int[3] padding, "
     "str kind, int[]? shape) -> Tensor",
-    cpu=_sites_cpu,
+    cpu=_sites_native,
+    cuda=_sites_native if has_cuda() else None,
     fake=lambda coords, *_: coords.new_empty((data_dependent_size(), 4)),
 )
 

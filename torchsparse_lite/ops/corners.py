@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.registry import define_op
 
 __all__ = ["corners"]
@@ -19,7 +19,7 @@ def _made(cells: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     return cells.new_empty(size, dtype=torch.int64), offset.new_empty(size)
 
 
-def _corners_cpu(
+def _corners_native(
     keys: Tensor, rows: Tensor, bits: Tensor, cells: Tensor, offset: Tensor, renormalize: bool
 ) -> tuple[Tensor, Tensor]:
     index, weight = _made(cells, offset)
@@ -38,7 +38,8 @@ def _corners_cpu(
 _corners = define_op(
     "corners(Tensor keys, Tensor rows, Tensor bits, Tensor cells, Tensor offset, bool renormalize) "
     "-> (Tensor, Tensor)",
-    cpu=_corners_cpu,
+    cpu=_corners_native,
+    cuda=_corners_native if has_cuda() else None,
     fake=lambda keys, rows, bits, cells, offset, renormalize: _made(cells, offset),
 )
 
