@@ -13,7 +13,7 @@
 
 namespace tsl {
 
-/// `rule` is "<function>: <argument> must be <rule>".
+/// Does not return. `rule` is "<function>: <argument> must be <rule>".
 TSL_HOST_DEVICE void refuse_row(const char* rule, int64_t row, const char* remedy) {
 #ifdef __CUDA_ARCH__
   __assert_fail(rule, "torchsparse_lite: row ", static_cast<unsigned>(row), remedy);

@@ -60,8 +60,8 @@ struct CheckTable {
     const bool is_cut = begin >= 0 && end >= begin && end <= num_pairs && (row > 0 || begin == 0) &&
                         (row < num_out || begin == num_pairs);
     if (!is_cut) {
-      return refuse_row("neighbors: ptr must ascend from 0 to the number of pairs", row,
-                        "Pass mask, ptr and rows of one search.");
+      refuse_row("neighbors: ptr must ascend from 0 to the number of pairs", row,
+                 "Pass mask, ptr and rows of one search.");
     }
     if (row == num_out) return;
     const uint32_t* const word = table.mask + row * table.words;

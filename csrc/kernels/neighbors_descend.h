@@ -29,15 +29,17 @@ struct DescentCells {
   int64_t num_children;
 };
 
-/// Item i is a cell, after CheckTable.
+/// An item is a cell, and one item more.
 struct CheckDescent {
   DescentCells cells;
 
   TSL_HOST_DEVICE void operator()(int64_t cell) const {
+    CheckTable{cells.table, cells.num_cells, cells.num_pairs, kDescentTaps}(cell);
+    if (cell == cells.num_cells) return;
     for (int64_t n = cells.table.ptr[cell]; n < cells.table.ptr[cell + 1]; ++n) {
       if (cells.table.rows[n] < 0 || cells.table.rows[n] >= cells.num_cells) {
-        return refuse_row("neighbors_descend: rows must be rows of the cells", cell,
-                          "Point at existing rows.");
+        refuse_row("neighbors_descend: rows must be rows of the cells", cell,
+                   "Point at existing rows.");
       }
     }
     const int64_t begin = cells.child_ptr[cell];
@@ -103,9 +105,7 @@ void neighbors_descend(Executor& executor, const DescentCells& cells, NeighborAr
   const int64_t count = cells.num_children;
   const auto [cell, octant] = scratch<int32_t, uint8_t>(executor, {count, count});
   const ChildPlaces children{cell, octant};
-  executor.for_each(cells.num_cells + 1,
-                    CheckTable{cells.table, cells.num_cells, cells.num_pairs, kDescentTaps});
-  executor.for_each(cells.num_cells, CheckDescent{cells});
+  executor.for_each(cells.num_cells + 1, CheckDescent{cells});
   executor.for_each(cells.num_cells, MarkChildren{cells, children, out.mask});
   allocate_rows(executor, count, allocate, &out);
   executor.for_each(count * kDescentTaps, WriteChildRows{cells, children, out});

@@ -128,8 +128,8 @@ struct TransposeKeys {
   TSL_HOST_DEVICE void operator()(int64_t pair) const {
     const int32_t input = pairs.in_index[pair];
     if (input < 0 || input >= num_in) {
-      return refuse_row("transpose_pairs: in_index must be rows of the input", pair,
-                        "Point at existing rows.");
+      refuse_row("transpose_pairs: in_index must be rows of the input", pair,
+                 "Point at existing rows.");
     }
     keys[pair] = static_cast<uint64_t>(pairs.tap_of(pair) * num_in + input);
     outputs[pair] = pairs.out_index[pair];
@@ -173,8 +173,8 @@ struct TilePairs {
     int64_t low = pairs.tap_ptr[tap];
     int64_t high = pairs.tap_ptr[tap + 1];
     if (low < 0 || high < low || high > pairs.num_pairs) {
-      return refuse_row("tile_pairs: tap_ptr must ascend from 0 to the number of pairs", tap,
-                        "Give where each tap begins, and the end.");
+      refuse_row("tile_pairs: tap_ptr must ascend from 0 to the number of pairs", tap,
+                 "Give where each tap begins, and the end.");
     }
     while (low < high) {
       const int64_t middle = (low + high) / 2;
