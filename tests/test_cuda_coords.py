@@ -10,6 +10,7 @@ from conftest import WHY_NO_CUDA
 
 import torchsparse_lite as tsl
 from torchsparse_lite import ops
+from torchsparse_lite.coordinates import Level
 from torchsparse_lite.ops.scratch import scratch_on
 from torchsparse_lite.ops.segment_reduce import _segments_at_once
 
@@ -99,6 +100,23 @@ def corners(name, device, dtype):
     return ops.corners(table, coords.to(device), offset.to(device), renormalize=True)
 
 
+def maps(name, device):
+    """What a network asks its manager for: the pyramid, descent and hashing together."""
+    manager = tsl.CoordinateManager()
+    coords = sorted_cloud(name)
+    batch_size = int(coords[-1, 0]) + 1 if len(coords) else 1
+    fine = Level(coords.to(device), (1, 1, 1), spatial_shape=None, batch_size=batch_size)
+    halved = manager.strided(fine, tsl.ConvGeometry((2, 2, 2), (2, 2, 2)), "cell")
+    asked = [
+        manager.submanifold(fine, tsl.ConvGeometry.same(3)),
+        manager.submanifold(fine, tsl.ConvGeometry.same(5)),
+        manager.kernel_map(fine, halved, tsl.ConvGeometry((2, 2, 2), (2, 2, 2))),
+        manager.kernel_map(fine, halved, tsl.ConvGeometry((3, 3, 3), (2, 2, 2), padding=(1, 1, 1))),
+    ]
+    asked += [kernel_map.transposed for kernel_map in asked]
+    return halved.coords, *[a for m in asked for a in (m.in_index, m.out_index, m.tap_ptr)]
+
+
 CALLS = {
     "quantize float32": lambda name, device: quantize(name, device, torch.float32),
     "quantize float64": lambda name, device: quantize(name, device, torch.float64),
@@ -114,6 +132,7 @@ CALLS = {
     "coarse_sites full": lambda name, device: sites(name, device, "full", (40, 50, 60)),
     "coarse_sites cell": lambda name, device: sites(name, device, "cell", None),
     "fine_sites": lambda name, device: sites(name, device, "fine", (80, 100, 120)),
+    "maps": maps,
     "segments": segments,
     "corners float32": lambda name, device: corners(name, device, torch.float32),
     "corners float64": lambda name, device: corners(name, device, torch.float64),

@@ -95,7 +95,7 @@ void pairs_by_tap(Executor& executor, const NeighborTable& table, int64_t num_ou
   executor.for_each(kernel_volume + 1, WriteTapPtr{rows, out});
 }
 
-/// Pair lists to be read.
+/// Pair lists to be read. An input that a tap names twice keeps the order of its pairs.
 struct PairsView {
   const int32_t* in_index;   // (num_pairs,)
   const int32_t* out_index;  // (num_pairs,)
