@@ -267,10 +267,10 @@ def width_as_fast_as(network: nn.Module, scan: PointTensor) -> float:
 
     All are timed in turns: time goes in steps, and a wider one can be as fast.
     """
-    widths = {str(width): narrowed(width / 64) for width in range(10, 33)}
+    widths = {str(width): narrowed(width / 64) for width in range(3, 33)}
     times = latencies({"network": network, **widths}, scan)
     as_fast = [int(width) for width in widths if times[width] <= times["network"]]
-    return max(as_fast, default=10) / 64
+    return max(as_fast, default=3) / 64
 
 
 def _of_width(width: float) -> tuple[object, ...]:

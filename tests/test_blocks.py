@@ -21,7 +21,7 @@ PARTS = {
     "bottleneck": ("reduce", "spatial", "expand"),
     "depthwise": ("widen", "depthwise", "narrow"),
 }
-CASES = [Kernel(form) for form in KERNELS] + [Kernel("3", taps) for taps in (19, 15, 7)]
+CASES = [Kernel(form) for form in KERNELS] + [Kernel("3x3x3", taps) for taps in (19, 15, 7)]
 
 
 def cloud(channels=4, dtype=torch.float64):
@@ -130,7 +130,7 @@ def test_networks_of_other_blocks():
         (8,),
         (
             models.Stage(8, 1, block="depthwise", project=True),
-            models.Stage(12, 1, kernel=Kernel("3", 7)),
+            models.Stage(12, 1, kernel=Kernel("3x3x3", 7)),
         ),
         (models.Stage(8, 1, block="bottleneck", mids=(4,)), models.Stage(8, 0, project=True)),
     )
@@ -143,12 +143,14 @@ def test_networks_of_other_blocks():
 
 
 def test_what_is_no_kernel_is_refused():
-    with pytest.raises(ValueError, match="Kernel: form must be one of 3, 3x1x1, 5"):
+    with pytest.raises(ValueError, match="Kernel: form must be one of 3x3x3, 3x1x1, 5x5x5"):
         Kernel("7")
     with pytest.raises(ValueError, match="Kernel: taps must be one of 27, 19, 15, 7 for a kernel"):
-        Kernel("3", 9)
-    with pytest.raises(ValueError, match="Kernel: taps must be one of 27 for a kernel of form 5"):
-        Kernel("5", 19)
+        Kernel("3x3x3", 9)
+    with pytest.raises(
+        ValueError, match="Kernel: taps must be one of 27 for a kernel of form 5x5x5"
+    ):
+        Kernel("5x5x5", 19)
     with pytest.raises(ValueError, match="Stage: block must be one of residual"):
         models.Stage(8, block="dense")
     for wrong in ((), (1, 0), (0, 0), (27,), (-1,)):

@@ -325,6 +325,24 @@ def test_rules_and_functions_rename():
         assert again.state_dict()[name].equal(value)
 
 
+@pytest.mark.parametrize("source", ["torchsparse_lite", "torchsparse", "spconv"])
+def test_layers_that_leave_taps_out_take_theirs_of_a_whole_kernel(source):
+    """And their own as they are."""
+    taps = tsl.STENCILS[7]
+    few, again = (spnn.Sequential(spnn.Conv3d(2, 3, 3, taps=taps, bias=False)) for _ in range(2))
+    size, matrix = (3, 3, 3), torch.ones(2, 3)
+    whole = sum(
+        stored(source, size, tap, (1.0 + number) * matrix)
+        for number, tap in enumerate(peer_nets.z_fastest(size))
+    )
+    compat.load_weights(few, {"0.weight": whole}, source=source)
+    assert few[0].weight[:, 0, 0].tolist() == [1.0 + tap for tap in taps]
+    compat.load_weights(again, few.state_dict())
+    assert again[0].weight.equal(few[0].weight)
+    wrong = {"0.weight": torch.zeros(9, 2, 3)}
+    provoke(ValueError, ["0.weight", "(9, 2, 3)"], lambda: compat.load_weights(few, wrong))
+
+
 def test_kept_layers_keep_their_values():
     network, peer = layers(), layers()
     head = network[3].weight.clone()

@@ -95,9 +95,17 @@ def segments(name, device):
 
 def corners(name, device, dtype):
     coords = CLOUDS[name]
-    offset = clouds.random_values(len(coords), 3, dtype=dtype).clamp(-1, 0.99)
-    table = ops.hash_build(coords.to(device))
-    return ops.corners(table, coords.to(device), offset.to(device), renormalize=True)
+    within = clouds.random_values(len(coords), 3, dtype=dtype).sigmoid()
+    size = torch.tensor([0.1, 0.05, 0.3], dtype=dtype)
+    return ops.corners(
+        ops.hash_build(coords.to(device)),
+        ((coords[:, 1:].to(dtype) + within) * size).to(device),
+        coords.to(device),
+        origin=[0.0] * 3,
+        voxel_size=size.tolist(),
+        stride=[1] * 3,
+        anchor=0.5,
+    )
 
 
 def maps(name, device):

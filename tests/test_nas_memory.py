@@ -82,7 +82,7 @@ def test_networks_are_ranked_as_measured(drawn):
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-@pytest.mark.parametrize("kernel", [Kernel(), Kernel(taps=7), Kernel("3x1x1"), Kernel("5")])
+@pytest.mark.parametrize("kernel", [Kernel(), Kernel(taps=7), Kernel("3x1x1"), Kernel("5x5x5")])
 def test_blocks(block, kernel):
     """The worst moment is inside a block of the last stage."""
 

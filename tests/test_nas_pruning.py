@@ -16,7 +16,7 @@ from torchsparse_lite import models, nas
 
 SHAPE = models.UNetShape(
     (16, 16),
-    (models.Stage(16, 2), models.Stage(24, 1, kernel=models.Kernel("3", 19))),
+    (models.Stage(16, 2), models.Stage(24, 1, kernel=models.Kernel("3x3x3", 19))),
     (models.Stage(24, 2, block="bottleneck", mids=(16, 12)), models.Stage(16, 0)),
 )
 

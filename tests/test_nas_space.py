@@ -198,10 +198,10 @@ def test_filling_raises_widths_as_far_as_they_fit():
 
 
 def test_options_of_lidar_come_in_any_order():
-    options = {"voxel_sizes": [0.1, 0.2], "kernels": ["3", "3/7"], "blocks": ["residual"]}
+    options = {"voxel_sizes": [0.1, 0.2], "kernels": ["3x3x3", "3x3x3/7"], "blocks": ["residual"]}
     space = nas.lidar(**options)
     assert space.by_name["voxel_size"].options == (0.2, 0.1)
-    assert space.by_name["down.0.kernel"].options == ("3/7", "3")
+    assert space.by_name["down.0.kernel"].options == ("3x3x3/7", "3x3x3")
     assert space.name == nas.lidar(**{k: v[::-1] for k, v in options.items()}).name
     for wrong in ({"quantum": 0}, {"deepest": 0}, {"width": 0.0}, {"voxel_sizes": []}):
         (name,) = wrong
@@ -240,7 +240,7 @@ def test_what_is_no_architecture_is_refused():
         nas.Arch.from_json(arch.to_json().replace('"schema": 1', '"schema": 2'))
     with pytest.raises(ValueError, match="search_space: kind must be one of spvnas"):
         nas.search_space("darts")
-    with pytest.raises(ValueError, match="lidar: kernels must be one of 3/7, 3x1x1, 3/15"):
+    with pytest.raises(ValueError, match="lidar: kernels must be one of 3x3x3/7, 3x1x1, 3x3x3/15"):
         nas.lidar(kernels=["7"])
     with pytest.raises(ValueError, match="lidar: blocks must be at least one, got none"):
         nas.lidar(blocks=[])

@@ -57,12 +57,15 @@ def test_corners_have_the_weights_of_their_definition(dtype):
     points = random_cloud(300, 1, dtype=dtype)
     sites = PointGrid(points, 0.3).sites
     few = sites[sites.coords[:, 1] % 3 != 0].level
-    cells, offset = points.coords.int(), points.xyz % 1 - 0.5
-    cells[:, 1:] = (points.xyz / 0.3).floor().int()
+    cells = points.coords.int()
+    position = (points.xyz - 0.1) / 0.15
+    cells[:, 1:] = (position / 2).floor().int()
+    offset = position / 2 - cells[:, 1:] - 0.5
+    where = {"origin": [0.1] * 3, "voxel_size": [0.15] * 3, "stride": [2] * 3, "anchor": 0.5}
     for renormalize in (True, False):
-        index, weight = ops.corners(few.table, cells, offset, renormalize=renormalize)
+        index, weight = ops.corners(few.table, points.xyz, cells, renormalize=renormalize, **where)
         expected = trilinear_weights(offset, index, renormalize=renormalize)
-        torch.testing.assert_close(weight, expected)
+        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-5)
         low = cells.clone()
         low[:, 1:] -= (offset < 0).int()
         for column, corner in enumerate(np.ndindex(2, 2, 2)):

@@ -202,3 +202,23 @@ def test_the_recipe_trains_a_supernet(trained, tmp_path):
     short = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--data.mix=[]")
     assert cli.main(["search", "train", *where, "--run", str(run), *short]) == 0
     assert (run / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_space_is_the_same_after_its_config_was_written_and_read(trained, tmp_path):
+    """Names of kernels must not turn into numbers on the way."""
+    config = tmp_path / "lidar.yaml"
+    space = "{kind: lidar, width: 0.125, deepest: 1, voxel_sizes: [0.2], blocks: [residual]}"
+    config.write_text(
+        SUPERNET.replace("{kind: spvnas, quantum: 4, width: 0.25, voxel_size: 0.2}", space)
+    )
+    run = tmp_path / "run"
+    parts = ("--data.train", '[{sequences: ["00"]}]', "--data.val", '[{sequences: ["08"]}]')
+    where = ("--config", str(config), "--data.root", str(trained.parent / "scans"), *parts)
+    assert cli.main(["search", "train", *where, "--run", str(run), "--trainer.max_epochs=1"]) == 0
+    arch = run / "arch.json"
+    options = {"width": 0.125, "deepest": 1, "voxel_sizes": [0.2], "blocks": ["residual"]}
+    arch.write_text(nas.lidar(**options).smallest.to_json())  # of kernels with few taps
+    out = tmp_path / "out"
+    derive = ["search", "derive", "--run", str(run), "--out", str(out), "--epochs", "1"]
+    assert cli.main([*derive, "--arch", str(arch)]) == 0
+    assert cli.main(["validate", "--run", str(out)]) == 0

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from two_grounds import POINTS, write_two_grounds
+from two_sheets import TwoSheets, collate
 
 import torchsparse_lite as tsl
 from torchsparse_lite import models
@@ -122,31 +123,11 @@ def test_schedule():
     assert factors[4:] == sorted(factors[4:], reverse=True)
 
 
-class TwoGrounds(torch.utils.data.Dataset):
-    """Points on two sheets; the class is the sheet."""
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        generator = torch.Generator().manual_seed(index)
-        xyz = torch.rand(300, 3, generator=generator) * torch.tensor([4.0, 4.0, 0.1])
-        labels = torch.randint(0, 2, (300,), generator=generator)
-        xyz[:, 2] += labels
-        remission = torch.rand(300, 1, generator=generator)
-        return {"points": tsl.PointTensor(torch.cat([xyz, remission], 1), xyz), "labels": labels}
-
-
-def collate(samples):
-    batch = tsl.collate_fn(samples)
-    return {**batch, "labels": torch.cat([sample["labels"] for sample in samples])}
-
-
 def trained(folder, epochs=6, **options):
     torch.manual_seed(0)
     shape = models.UNetShape.of((8, 8, 8), (1, 1), stem_depth=1)
     network = models.SPVCNN(4, 2, shape, voxel_size=0.2)
-    loader = torch.utils.data.DataLoader(TwoGrounds(), 2, collate_fn=collate)
+    loader = torch.utils.data.DataLoader(TwoSheets(4, 300), 2, collate_fn=collate)
     module = Segmentation(
         network,
         ["low", "high"],
@@ -338,7 +319,7 @@ def test_joined_scans_keep_their_order_and_need_equal_classes(tmp_path):
 
 def test_stages_add_up():
     network = models.spvcnn(width=0.125, voxel_size=0.2).eval()
-    points = TwoGrounds()[0]["points"]
+    points = TwoSheets(4, 300)[0]["points"]
     with torch.no_grad():
         scores, times = time_stages(lambda: network(points), load=3.0)
         torch.testing.assert_close(scores, network(points))
@@ -352,14 +333,14 @@ def test_stages_add_up():
 def test_traces_name_what_is_no_layer():
     network = models.spvcnn(width=0.125, voxel_size=0.2).eval()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as trace:
-        network(TwoGrounds()[0]["points"])
+        network(TwoSheets(4, 300)[0]["points"])
     assert {"tsl.voxelize", "tsl.map", "tsl.devoxelize"} <= {e.key for e in trace.key_averages()}
 
 
 def test_a_network_of_another_number_of_classes_is_refused():
     module = Segmentation(models.spvcnn(width=0.125, voxel_size=0.2, num_classes=3), ["a", "b"])
     with pytest.raises(ValueError, match="one that gives 2 scores, one per class, got one that"):
-        module(TwoGrounds()[0]["points"])
+        module(TwoSheets(4, 300)[0]["points"])
 
 
 def test_checkpoints_appear_whole_or_not_at_all(tmp_path):

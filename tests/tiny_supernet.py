@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from two_sheets import TwoSheets, collate
 
-import torchsparse_lite as tsl
 from torchsparse_lite import nas
 from torchsparse_lite.train.subnets import SupernetSegmentation
 
@@ -24,31 +24,8 @@ DEFAULTS = {
 }
 
 
-class Clouds(torch.utils.data.Dataset):
-    """Points on two sheets; the class is the sheet."""
-
-    def __init__(self, count):
-        self.count = count
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        generator = torch.Generator().manual_seed(index)
-        xyz = torch.rand(120, 3, generator=generator) * torch.tensor([4.0, 4.0, 0.1])
-        labels = torch.randint(0, 2, (120,), generator=generator)
-        xyz[:, 2] += labels
-        remission = torch.rand(120, 1, generator=generator)
-        return {"points": tsl.PointTensor(torch.cat([xyz, remission], 1), xyz), "labels": labels}
-
-
-def collate(samples):
-    batch = tsl.collate_fn(samples)
-    return {**batch, "labels": torch.cat([sample["labels"] for sample in samples])}
-
-
 def loader(count):
-    return torch.utils.data.DataLoader(Clouds(count), 2, collate_fn=collate)
+    return torch.utils.data.DataLoader(TwoSheets(count, 120), 2, collate_fn=collate)
 
 
 def module_of(space=SPACE, dropout=0.3, **options):

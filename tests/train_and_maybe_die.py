@@ -7,6 +7,7 @@ STEP is counted by the optimizer, and -1 is never.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import torch
@@ -18,6 +19,8 @@ from torchsparse_lite.train.module import Segmentation
 def main() -> int:
     step, by = int(sys.argv.pop(1)), int(sys.argv.pop(1))
     torch.set_num_threads(1)
+    # A test run that was started in the background hands its ignored Ctrl-C down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     whole = Segmentation.on_train_batch_start
 
     def on_train_batch_start(self, batch, batch_index):

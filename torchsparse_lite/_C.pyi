@@ -69,8 +69,12 @@ def column_sums(
 ) -> None: ...
 def corners(
     table: _Table,
+    xyz: Tensor,
     cells: Tensor,
-    offset: Tensor,
+    origin: Sequence[float],
+    voxel_size: Sequence[float],
+    stride: Sequence[float],
+    anchor: float,
     renormalize: bool,
     index: Tensor,
     weight: Tensor,

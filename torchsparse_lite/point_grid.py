@@ -249,16 +249,24 @@ class PointGrid:
         """Rows (N, 8) and weights (N, 8) of the voxels around each point."""
         xyz = self.points.xyz
         xyz = xyz.to(torch.promote_types(xyz.dtype, self.precision))
-        position = (xyz - xyz.new_tensor(self.origin)) / xyz.new_tensor(self.voxel_size)
-        step = position.new_tensor(level.stride)
-        cells = self._cells(level)
-        # Inside its cell, whatever was rounded: so the voxel of a point always has a weight.
-        offset = (position - cells[:, 1:] * step) / step
-        offset = offset.clamp(0, 1 - torch.finfo(offset.dtype).eps)
-        offset = offset - (0.5 if anchor == "center" else 0.0)
-        index, weight = ops.corners(level.table, cells, offset.detach(), renormalize=renormalize)
-        if offset.requires_grad:
-            weight = trilinear_weights(offset, index, renormalize=renormalize)
+        cells, shift = self._cells(level), 0.5 if anchor == "center" else 0.0
+        index, weight = ops.corners(
+            level.table,
+            xyz.detach(),
+            cells,
+            origin=self.origin,
+            voxel_size=self.voxel_size,
+            stride=level.stride,
+            anchor=shift,
+            renormalize=renormalize,
+        )
+        if xyz.requires_grad:
+            position = (xyz - xyz.new_tensor(self.origin)) / xyz.new_tensor(self.voxel_size)
+            stride = xyz.new_tensor(level.stride)
+            offset = ((position - cells[:, 1:] * stride) / stride).clamp(
+                0, 1 - torch.finfo(xyz.dtype).eps
+            )
+            weight = trilinear_weights(offset - shift, index, renormalize=renormalize)
         return index, weight
 
 
@@ -277,7 +285,7 @@ def trilinear_weights(offset: Tensor, index: Tensor, *, renormalize: bool) -> Te
     """The weights of :func:`~torchsparse_lite.ops.corners`, differentiable in the offset.
 
     Args:
-        offset: (N, 3) floating, as there.
+        offset: (N, 3) floating distance from the anchor of the point's cell, in cells.
         index: (N, 8) int64 rows, -1 for missing voxels.
         renormalize: as there.
     """

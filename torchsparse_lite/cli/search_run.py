@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -86,7 +88,7 @@ class RunSearch(SupernetCommand):
                 seed=seed,
                 storage=self.config["storage"] or f"sqlite:///{folder / 'search.db'}",
                 name=f"{algorithm}-{seed}-{limit:g}ms",
-                about=self._about(),
+                about=self._about,
                 progress=told,
             )
         return found.within("latency_ms", limit)
@@ -97,6 +99,7 @@ class RunSearch(SupernetCommand):
         accuracy = {"miou": float(scores.mean), "accuracy": float(scores.accuracy)}
         return {**accuracy, **self._costs.of(arch, network)}
 
+    @cached_property
     def _about(self) -> dict[str, Any]:
         """What decides the scores besides the search itself."""
         weights = hashlib.sha256()
@@ -122,7 +125,9 @@ class RunSearch(SupernetCommand):
             timed.append((self._costs.measured(found.arch), found))
             if timed[-1][0] <= self.config["limit_ms"]:
                 break
-        ms, found = timed[-1] if timed[-1][0] <= self.config["limit_ms"] else min(timed, key=_first)
+        ms, found = (
+            timed[-1] if timed[-1][0] <= self.config["limit_ms"] else min(timed, key=itemgetter(0))
+        )
         return {**_described(found), "measured_ms": ms}
 
     def _write(self, results: dict[str, SearchResult], chosen: dict[str, dict[str, Any]]) -> None:
@@ -160,10 +165,6 @@ class RunSearch(SupernetCommand):
         is_measured = self.config["measured"]
         draw_search(results, path.with_suffix(".png"), limit_ms=limit, is_measured=is_measured)
         print(f"written to {path}, its picture beside it; the best to {folder / 'best.json'}")
-
-
-def _first(pair: tuple[float, Any]) -> float:
-    return pair[0]
 
 
 def _described(found: Found) -> dict[str, Any]:

@@ -77,9 +77,13 @@ def load_weights(
     for name, key in origin.items():
         where, layer, value = f"load_weights: {_label(key, name)}", layers.get(name), stored[key]
         size = _kernel_size_of(layer, key, value)
-        if size is not None:
+        taps = layer.window.geometry.taps if isinstance(layer, Conv3d) else None
+        is_chosen = taps is not None and value.shape == wanted[name].shape
+        if size is not None and not is_chosen:
             layout = SOURCES[source].of(size, reverse_axes=reverse_axes)
             value = reorder(where, value, layout, size)
+            if taps is not None:  # the layer uses some of the kernel that was stored
+                value = value[list(taps)]
         loaded[name] = _fitted(where, value, layer, wanted[name])
     network.load_state_dict({**wanted, **loaded})
     return left_out

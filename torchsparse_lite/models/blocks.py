@@ -25,7 +25,7 @@ __all__ = [
     "ResidualBlock",
 ]
 
-KERNELS = ("3", "3x1x1", "5")
+KERNELS = ("3x3x3", "3x1x1", "5x5x5")
 """Forms of a block's kernel: 3x3x3; one along each axis in turn, 3x1x1, 1x3x1, 1x1x3; 5x5x5."""
 
 
@@ -39,12 +39,12 @@ class Kernel:
             :data:`~torchsparse_lite.STENCILS`.
     """
 
-    form: str = "3"
+    form: str = "3x3x3"
     taps: int = 27
 
     def __post_init__(self) -> None:
         check_choice("Kernel: form", self.form, KERNELS)
-        allowed = tuple(STENCILS) if self.form == "3" else (27,)
+        allowed = tuple(STENCILS) if self.form == "3x3x3" else (27,)
         if self.taps not in allowed:
             rule = f"one of {', '.join(map(str, allowed))} for a kernel of form {self.form}"
             refuse("Kernel: taps", rule, self.taps, "Only 3x3x3 kernels leave taps out.")
@@ -54,7 +54,7 @@ class Kernel:
         if self.form == "3x1x1":
             sizes: dict[str, Triple] = {"x": (3, 1, 1), "y": (1, 3, 1), "z": (1, 1, 3)}
         else:
-            edge = int(self.form)
+            edge = int(self.form.split("x")[0])
             sizes = {"0": (edge, edge, edge)}
         taps = None if self.taps == 27 else STENCILS[self.taps]
         layers = {}

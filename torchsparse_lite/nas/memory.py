@@ -142,11 +142,10 @@ class _Maps:
         if not self._is_new("corners", level):
             return 0.0
         self.bytes += points * _CORNERS * (_LONG + _FLOAT)
-        besides = 3 * 3 * _FLOAT  # position, offset from the cell's corner and from the anchor
-        if level:
-            self.bytes += points * _LONG  # the voxel that holds each point
-            besides += _COORDS
-        return points * besides
+        if not level:
+            return 0.0
+        self.bytes += points * _LONG  # the voxel that holds each point
+        return points * _COORDS
 
     def segments(self, level: int) -> None:
         """Where the points of each voxel begin."""

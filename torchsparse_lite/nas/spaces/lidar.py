@@ -30,12 +30,12 @@ _STEM = (16, 48)
 _HIGH = (32, 64, 128, 256, 256, 128, 96, 96)
 _MEETINGS = (0, 4, 6, 8)
 _KERNELS: Mapping[str, Kernel] = {
-    "3/7": Kernel(taps=7),
+    "3x3x3/7": Kernel(taps=7),
     "3x1x1": Kernel("3x1x1"),
-    "3/15": Kernel(taps=15),
-    "3/19": Kernel(taps=19),
-    "3": Kernel(),
-    "5": Kernel("5"),
+    "3x3x3/15": Kernel(taps=15),
+    "3x3x3/19": Kernel(taps=19),
+    "3x3x3": Kernel(),
+    "5x5x5": Kernel("5x5x5"),
 }
 """Forms and taps of kernels, from cheap to dear."""
 _BLOCKS = ("depthwise", "bottleneck", "residual")
@@ -61,8 +61,8 @@ def lidar(
         deepest: blocks of a stage, at most; stages on the way up can go without.
         voxel_sizes: edge lengths in metres, from cheap to dear.
         flatter: factors on the height of voxels, from cheap to dear.
-        kernels: of "3/7", "3x1x1", "3/15", "3/19", "3" and "5": edge and taps, or three lines; in
-            any order, as the others here.
+        kernels: of "3x3x3/7", "3x1x1", "3x3x3/15", "3x3x3/19", "3x3x3" and "5x5x5": edges and taps,
+            or three lines; in any order, as the others here.
         blocks: of "depthwise", "bottleneck" and "residual".
         between: channels of a second layer in the point branch, where there is one.
 
@@ -150,7 +150,7 @@ def _points_gene(meeting: int, between: Sequence[int]) -> Gene:
 def _kernels_at(number: int, stages: int, kernels: Sequence[str]) -> tuple[str, ...]:
     """5x5x5 only at tensor strides 1 to 4: there are few neighbours, and few channels to weigh."""
     is_fine = min(number + 1, stages - 1 - number) <= 2
-    return tuple(k for k in kernels if is_fine or k != "5" or len(kernels) == 1)
+    return tuple(k for k in kernels if is_fine or k != "5x5x5" or len(kernels) == 1)
 
 
 def _of_blocks(
