@@ -68,4 +68,16 @@ TSL_HOST_DEVICE Float16 to_float16(float value) {
   return Float16{static_cast<uint16_t>(sign | (rounded >> 13))};
 }
 
+/// A float in a 16-bit type, rounded to nearest even.
+template <class S>
+TSL_HOST_DEVICE S rounded(float value);
+template <>
+TSL_HOST_DEVICE BFloat16 rounded(float value) {
+  return to_bfloat16(value);
+}
+template <>
+TSL_HOST_DEVICE Float16 rounded(float value) {
+  return to_float16(value);
+}
+
 }  // namespace tsl

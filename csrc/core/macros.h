@@ -4,7 +4,10 @@
 
 #ifdef __CUDACC__
 #define TSL_HOST_DEVICE __host__ __device__ __forceinline__
+// Before a loop over registers: an array stays in registers only where every index is a constant.
+#define TSL_UNROLL _Pragma("unroll")
 #else
+#define TSL_UNROLL
 // Always inlined, so that no copy compiled for one instruction set can be linked into code for
 // another.
 #define TSL_HOST_DEVICE inline __attribute__((always_inline))

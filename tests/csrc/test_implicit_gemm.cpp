@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+// The kernel for tensor cores, run by a block of the CPU: against sums in double for ragged rows
+// and channels, all tile shapes, large kernels, any order of rows and of warps.
+#include "kernels/implicit_gemm.h"
+
+#include <numeric>
+#include <set>
+#include <vector>
+
+#include "block.h"
+#include "check.h"
+#include "convolutions.h"
+#include "executor.h"
+#include "kernels/row_order.h"
+#include "tensor_cores.h"
+
+namespace tsl::test {
+namespace {
+
+constexpr int64_t kBlockRows = 64;
+
+template <class S>
+std::vector<Words4> packed(const std::vector<S>& weight, const Problem<S>& p, int in_channels,
+                           bool transposed = false, bool mirrored = false) {
+  const FragmentLayout layout = FragmentLayout::of(in_channels, p.shape.cout);
+  std::vector<Words4> words(static_cast<size_t>(layout.size(p.map.kernel_volume)));
+  const PackWeight<S> pack{weight.data(), p.map.kernel_volume, p.shape.cin, p.shape.cout,
+                           transposed,    mirrored,            words.data()};
+  for (int64_t i = 0; i < size_of(words); ++i) pack(i);
+  return words;
+}
+
+std::vector<int32_t> order_of(const Map& map) {
+  const OwnedTable table = table_of(map.pairs, map.num_out, map.kernel_volume);
+  const OwnedPairs lists = pairs_of(map.pairs, map.num_out, map.kernel_volume, kBlockRows);
+  std::vector<int32_t> order(static_cast<size_t>(map.num_out), -5);
+  Executor executor(2);
+  order_rows(executor, table.view(), lists.tap_ptr.data(), map.kernel_volume, map.num_out,
+             kBlockRows, order.data());
+  CHECK_EQ(executor.waits(), 0);
+  return order;
+}
+
+template <class Shape, class S>
+std::vector<S> by_tiles(const Problem<S>& p, const std::vector<int32_t>& order,
+                        const std::vector<Words4>& weight, bool backwards = false) {
+  const OwnedTable table = table_of(p.map.pairs, p.map.num_out, p.map.kernel_volume);
+  const int in_channels = (p.shape.cin + kWordChannels - 1) / kWordChannels * kWordChannels;
+  Aligned<S> feats(widened(p.feats, p.shape.cin, in_channels));
+  Aligned<S> residual(p.residual);
+  Aligned<S> out(std::vector<S>(p.out_size(), stored(777.0, S{})));
+  const ImplicitGemm<S> gemm{table.view(),
+                             order.data(),
+                             p.map.num_out,
+                             p.map.kernel_volume,
+                             feats.data(),
+                             in_channels,
+                             weight.data(),
+                             p.or_null(p.bias),
+                             p.shape.has_residual ? residual.data() : nullptr,
+                             out.data(),
+                             p.shape.cout,
+                             p.shape.relu};
+  for (int64_t row_tile = 0; row_tile < Shape::row_tiles(p.map.num_out); ++row_tile) {
+    for (int tile = 0; tile < Shape::channel_tiles(p.shape.cout); ++tile) {
+      Block block(Shape::kWarps, backwards);
+      ImplicitGemmTile<S, Shape, Block>(block, gemm, row_tile, tile).run();
+    }
+  }
+  return out.values();
+}
+
+/// run(shape tag)
+template <class Run>
+void for_tile_shapes(const Run& run) {
+  run(TileShape<1, 1>{});
+  run(TileShape<1, 3>{});
+  run(TileShape<1, 4>{});
+  run(TileShape<2, 1>{});
+  run(TileShape<2, 2>{});
+}
+
+template <class S>
+void check_problem(const Map& map, const Shape& shape) {
+  const check::Note note("cin ", shape.cin, ", cout ", shape.cout);
+  const Problem<S> problem(map, shape, static_cast<uint64_t>(100 * shape.cin + shape.cout));
+  const Sums expected = exact_conv(problem);
+  const std::vector<Words4> weight = packed(problem.weight, problem, shape.cin);
+  const std::vector<int32_t> order = order_of(map);
+  for_tile_shapes([&](auto tag) {
+    using Tile = decltype(tag);
+    const check::Note tile("tile of ", Tile::kRows, " rows and ", Tile::kChannels, " channels");
+    const std::vector<S> out = by_tiles<Tile>(problem, order, weight);
+    expected.expect<float>(out);
+    CHECK(same_bits(by_tiles<Tile>(problem, order, weight, true), out));
+  });
+}
+
+TEST(maps_of_all_kinds) {
+  const Coords surface = lidar_surface(71, 12, 60, 3.0, 2);
+  const Map strided = strided_map(surface, cubic(3, 2, 1, 1));
+  for (const Map& map : {submanifold_map(surface, 3), submanifold_map(dense_cube(6), 3),
+                         submanifold_map(dense_cube(5), 5), submanifold_map(isolated_voxels(70), 3),
+                         submanifold_map(surface, 1), strided, transposed_map(strided),
+                         strided_map(surface, cubic(2, 2, 1, 0))}) {
+    const check::Note note(map.num_in, " to ", map.num_out, " rows, ", map.kernel_volume, " taps");
+    for_half_types([&](auto tag) {
+      using S = decltype(tag);
+      check_problem<S>(map, Shape{24, 40});
+    });
+  }
+}
+
+TEST(ragged_channels) {
+  const Map map = submanifold_map(lidar_surface(72, 8, 40, 3.0), 3);
+  for_half_types([&](auto tag) {
+    using S = decltype(tag);
+    for (const int channels : {1, 4, 8, 31, 32, 33, 64, 72, 96, 130}) {
+      check_problem<S>(map, Shape{channels, 8, 1, true, true, true});
+      check_problem<S>(map, Shape{8, channels, 1, false, true, false});
+    }
+    check_problem<S>(map, Shape{96, 96, 1, true, false, true});
+  });
+}
+
+TEST(ragged_rows) {
+  const Coords surface = lidar_surface(73, 12, 80, 3.0);
+  for (const size_t rows : {0, 1, 7, 8, 9, 63, 64, 65, 127, 128, 129, 200}) {
+    const check::Note note(rows, " rows");
+    CHECK(surface.size() > rows);
+    const Coords some(surface.begin(), surface.begin() + static_cast<int64_t>(rows));
+    check_problem<BFloat16>(submanifold_map(some, 3), Shape{32, 32, 1, true, true, true});
+  }
+}
+
+TEST(taps_and_rows_without_an_input) {
+  Map map = submanifold_map(lidar_surface(74, 8, 40, 3.0), 3);
+  map.pairs.erase(std::remove_if(map.pairs.begin(), map.pairs.end(),
+                                 [](const Pair& p) { return p.tap % 5 != 1 || p.out % 3 == 0; }),
+                  map.pairs.end());
+  check_problem<BFloat16>(map, Shape{40, 32});
+  map.pairs.clear();
+  check_problem<BFloat16>(map, Shape{40, 32, 1, true, true, true});
+}
+
+TEST(stored_weights_may_be_mirrored_and_transposed) {
+  const Map map = submanifold_map(lidar_surface(75, 8, 40, 3.0), 3);
+  const Problem<BFloat16> problem(map, Shape{19, 35}, 76);
+  const std::vector<Words4> expected = packed(problem.weight, problem, 19);
+  for (const bool transposed : {false, true}) {
+    for (const bool mirrored : {false, true}) {
+      std::vector<BFloat16> weight(problem.weight.size());
+      for (int tap = 0; tap < map.kernel_volume; ++tap) {
+        const int stored_tap = mirrored ? map.kernel_volume - 1 - tap : tap;
+        for (int in = 0; in < 19; ++in) {
+          for (int out = 0; out < 35; ++out) {
+            const int to = transposed ? (stored_tap * 35 + out) * 19 + in
+                                      : (stored_tap * 19 + in) * 35 + out;
+            at(weight, to) = at(problem.weight, (tap * 19 + in) * 35 + out);
+          }
+        }
+      }
+      const std::vector<Words4> words = packed(weight, problem, 19, transposed, mirrored);
+      CHECK(same_bits(words, expected));
+    }
+  }
+}
+
+TEST(an_output_depends_on_its_own_row_only) {
+  const Map map = submanifold_map(lidar_surface(77, 12, 60, 3.0), 3);
+  const Problem<Float16> problem(map, Shape{32, 40}, 78);
+  const std::vector<Words4> weight = packed(problem.weight, problem, 32);
+  std::vector<int32_t> order = order_of(map);
+  const std::vector<Float16> expected = by_tiles<TileShape<1, 1>>(problem, order, weight);
+  for (int seed = 0; seed < 3; ++seed) {
+    Random(static_cast<uint64_t>(79 + seed)).shuffle(order);
+    CHECK(same_bits(by_tiles<TileShape<1, 1>>(problem, order, weight), expected));
+    CHECK(same_bits(by_tiles<TileShape<2, 2>>(problem, order, weight), expected));
+  }
+}
+
+TEST(nan_and_infinity_pass) {
+  const Map map = submanifold_map(lidar_surface(80, 8, 40, 3.0), 3);
+  Problem<BFloat16> problem(map, Shape{32, 32, 1, true, false, true}, 81);
+  at(problem.feats, 5 * 32 + 3) = stored(std::nan(""), BFloat16{});
+  const std::vector<BFloat16> out =
+      by_tiles<TileShape<1, 1>>(problem, order_of(map), packed(problem.weight, problem, 32));
+  std::set<int32_t> reached;
+  for (const Pair& pair : map.pairs) {
+    if (pair.in == 5) reached.insert(pair.out);
+  }
+  for (int32_t row = 0; row < map.num_out; ++row) {
+    CHECK_EQ(std::isnan(exact(at(out, row * 32))), reached.count(row) == 1);
+  }
+}
+
+/// Groups of 8 rows and taps that have any pair, times 8: the rows that are multiplied.
+int64_t multiplied_rows(const Map& map, const std::vector<int32_t>& order) {
+  std::vector<int32_t> slot(order.size());
+  for (size_t i = 0; i < order.size(); ++i) at(slot, order[i]) = static_cast<int32_t>(i);
+  std::set<std::pair<int, int32_t>> groups;
+  for (const Pair& pair : map.pairs) groups.insert({pair.tap, at(slot, pair.out) / kFragmentRows});
+  return kFragmentRows * size_of(groups);
+}
+
+TEST(the_order_of_rows_is_a_permutation_inside_blocks_that_saves_work) {
+  const Map map = submanifold_map(lidar_surface(82, 32, 400, 0.3), 3);
+  const std::vector<int32_t> order = order_of(map);
+  std::vector<int32_t> natural(order.size());
+  std::iota(natural.begin(), natural.end(), 0);
+  for (size_t i = 0; i < order.size(); ++i) {
+    CHECK_EQ(order[i] / kBlockRows, static_cast<int64_t>(i) / kBlockRows);
+  }
+  const double saved = static_cast<double>(multiplied_rows(map, order)) /
+                       static_cast<double>(multiplied_rows(map, natural));
+  CHECK(saved < 0.8);
+  CHECK(std::is_permutation(order.begin(), order.end(), natural.begin()));
+}
+
+TEST(the_order_of_rows_of_large_kernels_is_kept) {
+  const Map map = submanifold_map(dense_cube(5), 5);
+  const std::vector<int32_t> order = order_of(map);
+  for (size_t i = 0; i < order.size(); ++i) CHECK_EQ(order[i], static_cast<int32_t>(i));
+}
+
+TEST(ranks_of_the_gray_code) {
+  for (uint32_t rank = 0; rank < 5000; ++rank) CHECK_EQ(gray_rank(rank ^ rank >> 1), rank);
+  CHECK_EQ(gray_rank(0x80000000u), 0xffffffffu);
+}
+
+TEST(lanes_hold_every_number_of_a_fragment_once) {
+  const auto all = [](int words, int rows, int columns, int step_down, int step_right, auto place) {
+    std::set<std::pair<int, int>> seen;
+    for (int lane = 0; lane < kWarpLanes; ++lane) {
+      for (int w = 0; w < words; ++w) {
+        const Place at = place(lane, w);
+        for (int i = 0; i < 2; ++i) seen.insert({at.row + i * step_down, at.column + i * step_right});
+      }
+    }
+    CHECK_EQ(size_of(seen), int64_t{rows} * columns);
+    CHECK((*seen.begin() == std::pair{0, 0}));
+    CHECK((*seen.rbegin() == std::pair{rows - 1, columns - 1}));
+  };
+  all(4, 16, 16, 0, 1, [](int lane, int w) { return place_in_a(lane, w); });
+  all(2, 16, 8, 1, 0, [](int lane, int w) { return place_in_b(lane, w); });
+  all(4, 16, 8, 0, 0, [](int lane, int w) { return place_in_d(lane, w); });
+}
+
+}  // namespace
+}  // namespace tsl::test
+
+int main() { return check::run_tests(); }
