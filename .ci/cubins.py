@@ -55,6 +55,7 @@ def check(source: str, architecture: str, nvdisasm: str, work: Path) -> list[str
 
 
 def main(nvdisasm: str, work: str) -> None:
+    """Check all kernels; ``work`` is a folder for what is compiled."""
     faults = [
         fault
         for architecture in ARCHITECTURES

@@ -100,6 +100,19 @@ def furthest_points(
 def hash_build(coords: Tensor, table: _Table, threads: int) -> None: ...
 def hash_capacity(count: int) -> int: ...
 def hash_lookup(table: _Table, coords: Tensor, found: Tensor, threads: int) -> None: ...
+def implicit_gemm(
+    feats: Tensor,
+    packed: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mask: Tensor,
+    ptr: Tensor,
+    rows: Tensor,
+    order: Tensor,
+    relu: bool,
+    out: Tensor,
+    scratch: _Scratch,
+) -> None: ...
 def interpolate(
     feats: Tensor, index: Tensor, weight: Tensor, out: Tensor, threads: int
 ) -> None: ...
@@ -159,6 +172,21 @@ def neighbors_search(
     allocate: _Allocate,
     scratch: _Scratch,
     threads: int,
+) -> None: ...
+def order_rows(
+    mask: Tensor, tap_ptr: Tensor, block_rows: int, order: Tensor, scratch: _Scratch
+) -> None: ...
+def pack_weight(
+    weight: Tensor, transposed: bool, mirrored: bool, packed: Tensor, scratch: _Scratch
+) -> None: ...
+def pair_gemm(
+    feats: Tensor,
+    grad_out: Tensor,
+    in_index: Tensor,
+    out_index: Tensor,
+    tap_ptr: Tensor,
+    grad_weight: Tensor,
+    scratch: _Scratch,
 ) -> None: ...
 def pairs_by_tap(
     mask: Tensor,

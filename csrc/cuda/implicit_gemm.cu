@@ -8,7 +8,8 @@ namespace tsl::cuda {
 namespace {
 
 template <class S, class Shape>
-__global__ void __launch_bounds__(Shape::kThreads, kResidentThreads / Shape::kThreads) gemm_kernel(const ImplicitGemm<S> gemm) {
+__global__ void __launch_bounds__(Shape::kThreads, kResidentThreads / Shape::kThreads)
+    gemm_kernel(const ImplicitGemm<S> gemm) {
   Block block;
   ImplicitGemmTile<S, Shape, Block>(block, gemm, blockIdx.x, static_cast<int>(blockIdx.y)).run();
 }
@@ -19,7 +20,7 @@ void launch(const ImplicitGemm<S>& gemm, cudaStream_t stream) {
   const auto kernel = &gemm_kernel<S, Shape>;
   TSL_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   const dim3 grid(static_cast<unsigned>(Shape::row_tiles(gemm.num_out)),
-                  static_cast<unsigned>(Shape::channel_tiles(gemm.out_channels)));
+                  static_cast<unsigned>(Shape::channel_tiles(gemm.out.channels)));
   kernel<<<grid, Shape::kThreads, bytes, stream>>>(gemm);
   TSL_CUDA_CHECK(cudaGetLastError());
 }
@@ -44,7 +45,7 @@ void implicit_gemm(const Call& call, const ImplicitGemm<S>& gemm) {
   if (gemm.num_out == 0) return;
   const DeviceGuard guard(call.device);
   const auto stream = static_cast<cudaStream_t>(call.stream);
-  const int blocks = fragments_of(gemm.out_channels) / kBlockFragments;
+  const int blocks = fragments_of(gemm.out.channels) / kBlockFragments;
   // As many channels in a tile as divide them evenly: no warp idles, and rows are gathered seldom.
   if (blocks % 4 == 0) return launch<TileShape<1, 4>>(gemm, stream);
   if (blocks % 3 == 0) return launch<TileShape<1, 3>>(gemm, stream);

@@ -8,7 +8,8 @@ namespace tsl::cuda {
 namespace {
 
 template <class S, class Shape>
-__global__ void __launch_bounds__(Shape::kThreads, kResidentThreads / Shape::kThreads) pair_kernel(const PairGemm<S> gemm) {
+__global__ void __launch_bounds__(Shape::kThreads, kResidentThreads / Shape::kThreads)
+    pair_kernel(const PairGemm<S> gemm) {
   Block block;
   PairGemmTile<S, Shape, Block>(block, gemm, blockIdx.x, static_cast<int>(blockIdx.y),
                                 static_cast<int>(blockIdx.z))
@@ -16,19 +17,17 @@ __global__ void __launch_bounds__(Shape::kThreads, kResidentThreads / Shape::kTh
 }
 
 template <class Shape, class S>
-void run(const Call& call, PairGemm<S> gemm, int64_t num_pairs, const AddParts& add) {
+void run(const Call& call, PairGemm<S> gemm, AddParts add) {
   Executor executor(call);
-  const int64_t parts = PairParts::most(num_pairs, gemm.parts.kernel_volume);
+  const int64_t parts = PairParts::most(gemm.num_pairs, gemm.parts.kernel_volume);
   const int in_tiles = Shape::in_tiles(gemm.in_channels);
   const int out_tiles = Shape::out_tiles(gemm.out_channels);
   gemm.in_width = in_tiles * Shape::kIn;
   gemm.out_width = out_tiles * Shape::kOut;
   const auto [partial] = scratch<float>(executor, {parts * gemm.in_width * gemm.out_width});
-  gemm.partial = partial;
-  AddParts added = add;
-  added.partial = partial;
-  added.in_width = gemm.in_width;
-  added.out_width = gemm.out_width;
+  add.partial = gemm.partial = partial;
+  add.in_width = gemm.in_width;
+  add.out_width = gemm.out_width;
 
   constexpr int bytes = sizeof(PairTileMemory<Shape>);
   const auto kernel = &pair_kernel<S, Shape>;
@@ -37,24 +36,24 @@ void run(const Call& call, PairGemm<S> gemm, int64_t num_pairs, const AddParts& 
                   static_cast<unsigned>(out_tiles));
   kernel<<<grid, Shape::kThreads, bytes, static_cast<cudaStream_t>(call.stream)>>>(gemm);
   TSL_CUDA_CHECK(cudaGetLastError());
-  executor.for_each(int64_t{add.parts.kernel_volume} * add.in_channels * add.out_channels, added);
+  executor.for_each(int64_t{add.parts.kernel_volume} * add.in_channels * add.out_channels, add);
 }
 
 }  // namespace
 
 template <class S>
-void weight_grad(const Call& call, PairGemm<S> gemm, int64_t num_pairs, int in_channels,
-                 int out_channels, float* grad_weight) {
+void weight_grad(const Call& call, const PairGemm<S>& gemm, int in_channels, int out_channels,
+                 float* grad_weight) {
   const AddParts add{gemm.parts, nullptr, 0, 0, in_channels, out_channels, grad_weight};
   const int least = gemm.in_channels < gemm.out_channels ? gemm.in_channels : gemm.out_channels;
-  if (least <= kChannelBlock) return run<PairTileShape<1, 1>>(call, gemm, num_pairs, add);
+  if (least <= kChannelBlock) return run<PairTileShape<1, 1>>(call, gemm, add);
   if (gemm.in_channels % 96 == 0 && gemm.out_channels % 96 == 0) {
-    return run<PairTileShape<3, 3>>(call, gemm, num_pairs, add);
+    return run<PairTileShape<3, 3>>(call, gemm, add);
   }
-  return run<PairTileShape<2, 2>>(call, gemm, num_pairs, add);
+  return run<PairTileShape<2, 2>>(call, gemm, add);
 }
 
-template void weight_grad<BFloat16>(const Call&, PairGemm<BFloat16>, int64_t, int, int, float*);
-template void weight_grad<Float16>(const Call&, PairGemm<Float16>, int64_t, int, int, float*);
+template void weight_grad<BFloat16>(const Call&, const PairGemm<BFloat16>&, int, int, float*);
+template void weight_grad<Float16>(const Call&, const PairGemm<Float16>&, int, int, float*);
 
 }  // namespace tsl::cuda

@@ -9,10 +9,10 @@
 
 namespace tsl::cuda {
 
-/// Sets partial and the widths of `gemm` by itself. grad_weight: (kernel_volume, in_channels,
+/// The partial sums of `gemm` are left to this function. grad_weight: (kernel_volume, in_channels,
 /// out_channels), channels of the gradient, which may be fewer than those of `gemm`.
 template <class S>
-void weight_grad(const Call& call, PairGemm<S> gemm, int64_t num_pairs, int in_channels,
-                 int out_channels, float* grad_weight);
+void weight_grad(const Call& call, const PairGemm<S>& gemm, int in_channels, int out_channels,
+                 float* grad_weight);
 
 }  // namespace tsl::cuda

@@ -35,7 +35,9 @@ TSL_HOST_DEVICE Place place_in_a(int lane, int word) {
   return {lane / 4 + 8 * (word % 2), 2 * (lane % 4) + 8 * (word / 2)};
 }
 
-TSL_HOST_DEVICE Place place_in_b(int lane, int word) { return {2 * (lane % 4) + 8 * word, lane / 4}; }
+TSL_HOST_DEVICE Place place_in_b(int lane, int word) {
+  return {2 * (lane % 4) + 8 * word, lane / 4};
+}
 
 TSL_HOST_DEVICE Place place_in_d(int lane, int i) {
   return {lane / 4 + 8 * (i / 2), 2 * (lane % 4) + i % 2};
@@ -56,7 +58,9 @@ template <int rows>
 struct Panel {
   Words4 words[rows][kRowWords];
 
-  TSL_HOST_DEVICE Words4* at(int row, int word) { return &words[row][word ^ (row / 2 % kRowWords)]; }
+  TSL_HOST_DEVICE Words4* at(int row, int word) {
+    return &words[row][word ^ (row / 2 % kRowWords)];
+  }
 };
 
 TSL_HOST_DEVICE int fragments_of(int channels) {
@@ -109,7 +113,8 @@ struct PackWeight {
   TSL_HOST_DEVICE uint32_t bits_at(int64_t tap, int in, int out) const {
     if (in >= in_channels || out >= out_channels) return 0;
     const int64_t matrix = (mirrored ? kernel_volume - 1 - tap : tap) * in_channels * out_channels;
-    const int64_t at = transposed ? int64_t{out} * in_channels + in : int64_t{in} * out_channels + out;
+    const int64_t at =
+        transposed ? int64_t{out} * in_channels + in : int64_t{in} * out_channels + out;
     return weight[matrix + at].bits;
   }
 };

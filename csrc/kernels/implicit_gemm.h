@@ -19,11 +19,12 @@
 #include <cstdint>
 
 #include "core/bits.h"
-#include "core/dtype.h"
 #include "core/hash_table.h"
 #include "core/macros.h"
 #include "core/neighbor_table.h"
+#include "core/refuse.h"
 #include "kernels/block.h"
+#include "kernels/conv_output.h"
 #include "kernels/fragments.h"
 
 namespace tsl {
@@ -35,17 +36,15 @@ constexpr int kWarpGroups = kWarpRows / kFragmentRows;
 template <class S>
 struct ImplicitGemm {
   NeighborTable table;
+  int64_t num_pairs;
+  int kernel_volume;
   const int32_t* order;  // (num_out,) the output rows, in the order of the tiles
   int64_t num_out;
-  int kernel_volume;
-  const S* feats;        // (num_in, in_channels), 16-byte aligned
+  const S* feats;  // (num_in, in_channels), 16-byte aligned
+  int64_t num_in;
   int in_channels;       // a multiple of 8
   const Words4* weight;  // packed
-  const S* bias;         // (out_channels,) or null
-  const S* residual;     // (num_out, out_channels) or null
-  S* out;                // (num_out, out_channels), 16-byte aligned
-  int out_channels;
-  bool relu;
+  ConvOutput<S> out;
 };
 
 /// Warps of a tile along its rows and along its channels.
@@ -87,7 +86,7 @@ class ImplicitGemmTile {
       : block_(block),
         gemm_(gemm),
         memory_(block.template shared<TileMemory<Shape>>()),
-        layout_(FragmentLayout::of(gemm.in_channels, gemm.out_channels)),
+        layout_(FragmentLayout::of(gemm.in_channels, gemm.out.channels)),
         first_row_(row_tile * Shape::kRows),
         first_channel_(channel_tile * Shape::kChannels) {}
 
@@ -148,7 +147,7 @@ class ImplicitGemmTile {
   }
   template <class Warp>
   TSL_HOST_DEVICE bool has_channels(const Warp& warp) const {
-    return channel_of(warp) < gemm_.out_channels;
+    return channel_of(warp) < gemm_.out.channels;
   }
 
   /// Input rows behind a word of the masks, and the groups of rows that have each of its taps.
@@ -178,11 +177,24 @@ class ImplicitGemmTile {
     const NeighborTable& table = gemm_.table;
     const bool is_row = first_row_ + row < gemm_.num_out;
     const int32_t out_row = is_row ? gemm_.order[first_row_ + row] : kNoRow;
+    if (is_row && (out_row < 0 || out_row >= gemm_.num_out)) {
+      refuse_row("implicit_gemm: order must hold the output rows", first_row_ + row,
+                 "Pass what order_rows returned.");
+    }
     const uint32_t bits = is_row ? table.mask[int64_t{out_row} * table.words + word] : 0;
     int64_t at = bits ? table.place(out_row, word * kMaskBits + lowest_bit(bits)) : 0;
+    if (at < 0 || at + count_bits(bits) > gemm_.num_pairs) {
+      refuse_row("implicit_gemm: ptr must point into rows", out_row, "Pass arrays of one map.");
+    }
     memory_.out_row[row] = out_row;
     for (int tap = 0; tap < taps_in(word); ++tap) {
-      memory_.in_row[tap][row] = (bits >> tap & 1u) ? table.rows[at++] : kNoRow;
+      const bool has_tap = (bits >> tap & 1u) != 0;
+      const int32_t in_row = has_tap ? table.rows[at++] : kNoRow;
+      if (has_tap && (in_row < 0 || in_row >= gemm_.num_in)) {
+        refuse_row("implicit_gemm: rows must be rows of the input", at - 1,
+                   "Point at existing rows.");
+      }
+      memory_.in_row[tap][row] = in_row;
     }
     return bits;
   }
@@ -321,8 +333,9 @@ class ImplicitGemmTile {
         for (int i = lane.index; i < kPieceRows * kRowWords; i += kWarpLanes) {
           const int row = i / kRowWords;
           const int channel = i % kRowWords * kWordChannels;
-          write(memory_.out_row[row_of(warp) + first + row], channel_of(warp) + channel,
-                piece + row * kPieceWidth + channel);
+          const int32_t out_row = memory_.out_row[row_of(warp) + first + row];
+          if (out_row == kNoRow) continue;
+          gemm_.out.write(out_row, channel_of(warp) + channel, piece + row * kPieceWidth + channel);
         }
       });
       warp.sync();
@@ -344,38 +357,6 @@ class ImplicitGemmTile {
         }
       }
     }
-  }
-
-  /// 8 channels of an output row.
-  TSL_HOST_DEVICE void write(int32_t row, int channel, const float* sums) const {
-    if (row == kNoRow) return;
-    const int64_t at = int64_t{row} * gemm_.out_channels + channel;
-    if (gemm_.out_channels % kWordChannels == 0) {
-      if (channel >= gemm_.out_channels) return;
-      Words4 words;
-      Words4 residual{};
-      if (gemm_.residual) residual = *reinterpret_cast<const Words4*>(gemm_.residual + at);
-      TSL_UNROLL
-      for (int w = 0; w < 4; ++w) {
-        const uint32_t other = residual.w[w];
-        words.w[w] = finished(sums[2 * w], channel + 2 * w, other & 0xffffu) |
-                     finished(sums[2 * w + 1], channel + 2 * w + 1, other >> 16) << 16;
-      }
-      *reinterpret_cast<Words4*>(gemm_.out + at) = words;
-      return;
-    }
-    for (int c = 0; c < kWordChannels && channel + c < gemm_.out_channels; ++c) {
-      const uint32_t other = gemm_.residual ? gemm_.residual[at + c].bits : 0u;
-      gemm_.out[at + c] = S{static_cast<uint16_t>(finished(sums[c], channel + c, other))};
-    }
-  }
-
-  /// The bits of a number of the output.
-  TSL_HOST_DEVICE uint32_t finished(float sum, int channel, uint32_t residual) const {
-    if (gemm_.bias) sum += to_float(gemm_.bias[channel]);
-    if (gemm_.residual) sum += to_float(S{static_cast<uint16_t>(residual)});
-    if (gemm_.relu && sum <= 0.0f) sum = 0.0f;
-    return rounded<S>(sum).bits;
   }
 
   Block& block_;

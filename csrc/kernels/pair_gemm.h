@@ -15,6 +15,7 @@
 
 #include "core/dtype.h"
 #include "core/macros.h"
+#include "core/refuse.h"
 #include "kernels/block.h"
 #include "kernels/fragments.h"
 
@@ -62,12 +63,15 @@ struct PairGemm {
   PairParts parts;
   const int32_t* in_index;   // (num_pairs,)
   const int32_t* out_index;  // (num_pairs,)
-  const S* feats;            // (num_in, in_channels), 16-byte aligned
-  const S* grad_out;         // (num_out, out_channels), 16-byte aligned
-  int in_channels;           // a multiple of 8
-  int out_channels;          // a multiple of 8
-  float* partial;            // (parts, in_width, out_width)
-  int in_width;              // channels, filled up to whole tiles
+  int64_t num_pairs;
+  const S* feats;  // (num_in, in_channels), 16-byte aligned
+  int64_t num_in;
+  const S* grad_out;  // (num_out, out_channels), 16-byte aligned
+  int64_t num_out;
+  int in_channels;   // a multiple of 8
+  int out_channels;  // a multiple of 8
+  float* partial;    // (parts, in_width, out_width)
+  int in_width;      // channels, filled up to whole tiles
   int out_width;
 };
 
@@ -109,6 +113,9 @@ class PairGemmTile {
 
   TSL_HOST_DEVICE void run() {
     if (pairs_.begin == pairs_.end) return;
+    if (pairs_.begin < 0 || pairs_.end > gemm_.num_pairs) {
+      refuse_row("pair_gemm: tap_ptr must point into the pairs", part_, "Pass arrays of one map.");
+    }
     block_.warps([&](auto warp) {
       warp.each([&](auto lane) {
         lane(sums_) = Sums{};
@@ -144,8 +151,8 @@ class PairGemmTile {
     float v[kBlockFragments][kGroups][4];
   };
   struct Operands {
-    Words4 in[kBlockFragments];        // input channels x pairs
-    Words4 out[kBlockFragments];       // pairs x 16 output channels each
+    Words4 in[kBlockFragments];   // input channels x pairs
+    Words4 out[kBlockFragments];  // pairs x 16 output channels each
   };
 
   TSL_HOST_DEVICE int count() const { return static_cast<int>(pairs_.end - pairs_.begin); }
@@ -161,9 +168,19 @@ class PairGemmTile {
   template <class Lane>
   TSL_HOST_DEVICE void read_pairs(const Lane& lane) const {
     for (int i = lane.thread; i < count(); i += Shape::kThreads) {
-      memory_.in_row[i] = gemm_.in_index[pairs_.begin + i];
-      memory_.out_row[i] = gemm_.out_index[pairs_.begin + i];
+      const int64_t pair = pairs_.begin + i;
+      memory_.in_row[i] = checked(gemm_.in_index, pair, gemm_.num_in);
+      memory_.out_row[i] = checked(gemm_.out_index, pair, gemm_.num_out);
     }
+  }
+
+  TSL_HOST_DEVICE static int32_t checked(const int32_t* index, int64_t pair, int64_t count) {
+    const int32_t row = index[pair];
+    if (row < 0 || row >= count) {
+      refuse_row("pair_gemm: in_index and out_index must be rows that exist", pair,
+                 "Pass a kernel map with its own features.");
+    }
+    return row;
   }
 
   /// Starts copying the rows of a step; behind the last pair they are zeros.
@@ -277,7 +294,8 @@ struct AddParts {
     const int64_t part = parts.first_of_tap(tap);
     const float* from = partial + (part * in_width + in) * out_width + out;
     float sum = 0.0f;
-    for (int64_t left = parts.of_tap(tap); left > 0; --left, from += int64_t{in_width} * out_width) {
+    for (int64_t left = parts.of_tap(tap); left > 0;
+         --left, from += int64_t{in_width} * out_width) {
       sum += *from;
     }
     grad_weight[i] = sum;

@@ -54,7 +54,8 @@ struct RowKeys {
 
   TSL_HOST_DEVICE void operator()(int64_t row) const {
     uint32_t code = 0;
-    for (uint32_t taps = table.mask[row]; taps; taps &= taps - 1) code |= 1u << bit[lowest_bit(taps)];
+    for (uint32_t taps = table.mask[row]; taps; taps &= taps - 1)
+      code |= 1u << bit[lowest_bit(taps)];
     keys[row] = static_cast<uint64_t>(row / block_rows) << kMaskBits | gray_rank(code);
     rows[row] = static_cast<int32_t>(row);
   }
@@ -65,7 +66,9 @@ struct WriteRows {
   const int32_t* from;
   int32_t* to;
 
-  TSL_HOST_DEVICE void operator()(int64_t i) const { to[i] = from ? from[i] : static_cast<int32_t>(i); }
+  TSL_HOST_DEVICE void operator()(int64_t i) const {
+    to[i] = from ? from[i] : static_cast<int32_t>(i);
+  }
 };
 
 /// order (num_out,).

@@ -187,8 +187,8 @@ class Block {
   bool backwards_;
   std::vector<Line> memory_;
   std::vector<Copy> open_;
-  std::deque<std::vector<Copy>> groups_;  // closed and not waited for
-  std::vector<Copy> landed_;              // waited for, and to be seen after the next barrier
+  std::deque<std::vector<Copy>> groups_;     // closed and not waited for
+  std::vector<Copy> landed_;                 // waited for, and to be seen after the next barrier
   std::map<const void*, uint32_t> readers_;  // since the last barrier: the warps, as bits
 };
 

@@ -13,6 +13,7 @@
 #include "kernels/quantize.h"
 #include "kernels/sites.h"
 #include "kernels/unique_coords.h"
+#include "refusal.h"
 #include "maps.h"
 
 namespace tsl::test {
@@ -276,14 +277,8 @@ TEST(too_many_proposals_are_refused) {
   const SiteProposals proposals =
       site_proposals(coords.data(), cubic(128, 1, 1, 0), SiteKind::kFine, nullptr);
   const auto allocate = [](int64_t) -> Coord* { return nullptr; };
-  bool is_refused = false;
-  try {
-    Executor executor(1);
-    find_sites(executor, proposals, size_of(coords), allocate);
-  } catch (const ValueError&) {
-    is_refused = true;
-  }
-  CHECK(is_refused);
+  Executor executor(1);
+  CHECK(refusal([&] { find_sites(executor, proposals, size_of(coords), allocate); }) != "");
 }
 
 }  // namespace

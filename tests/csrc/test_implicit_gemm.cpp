@@ -12,6 +12,7 @@
 #include "convolutions.h"
 #include "executor.h"
 #include "kernels/row_order.h"
+#include "refusal.h"
 #include "tensor_cores.h"
 
 namespace tsl::test {
@@ -24,8 +25,9 @@ std::vector<Words4> packed(const std::vector<S>& weight, const Problem<S>& p, in
                            bool transposed = false, bool mirrored = false) {
   const FragmentLayout layout = FragmentLayout::of(in_channels, p.shape.cout);
   std::vector<Words4> words(static_cast<size_t>(layout.size(p.map.kernel_volume)));
-  const PackWeight<S> pack{weight.data(), p.map.kernel_volume, p.shape.cin, p.shape.cout,
-                           transposed,    mirrored,            words.data()};
+  const PackWeight<S> pack{weight.data(), p.map.kernel_volume, p.shape.cin,
+                           p.shape.cout,  transposed,          mirrored,
+                           words.data()};
   for (int64_t i = 0; i < size_of(words); ++i) pack(i);
   return words;
 }
@@ -50,17 +52,16 @@ std::vector<S> by_tiles(const Problem<S>& p, const std::vector<int32_t>& order,
   Aligned<S> residual(p.residual);
   Aligned<S> out(std::vector<S>(p.out_size(), stored(777.0, S{})));
   const ImplicitGemm<S> gemm{table.view(),
+                             size_of(p.map.pairs),
+                             p.map.kernel_volume,
                              order.data(),
                              p.map.num_out,
-                             p.map.kernel_volume,
                              feats.data(),
+                             p.map.num_in,
                              in_channels,
                              weight.data(),
-                             p.or_null(p.bias),
-                             p.shape.has_residual ? residual.data() : nullptr,
-                             out.data(),
-                             p.shape.cout,
-                             p.shape.relu};
+                             {p.or_null(p.bias), p.shape.has_residual ? residual.data() : nullptr,
+                              out.data(), p.shape.cout, p.shape.relu}};
   for (int64_t row_tile = 0; row_tile < Shape::row_tiles(p.map.num_out); ++row_tile) {
     for (int tile = 0; tile < Shape::channel_tiles(p.shape.cout); ++tile) {
       Block block(Shape::kWarps, backwards);
@@ -154,8 +155,8 @@ TEST(stored_weights_may_be_mirrored_and_transposed) {
         const int stored_tap = mirrored ? map.kernel_volume - 1 - tap : tap;
         for (int in = 0; in < 19; ++in) {
           for (int out = 0; out < 35; ++out) {
-            const int to = transposed ? (stored_tap * 35 + out) * 19 + in
-                                      : (stored_tap * 19 + in) * 35 + out;
+            const int to =
+                transposed ? (stored_tap * 35 + out) * 19 + in : (stored_tap * 19 + in) * 35 + out;
             at(weight, to) = at(problem.weight, (tap * 19 + in) * 35 + out);
           }
         }
@@ -176,6 +177,25 @@ TEST(an_output_depends_on_its_own_row_only) {
     Random(static_cast<uint64_t>(79 + seed)).shuffle(order);
     CHECK(same_bits(by_tiles<TileShape<1, 1>>(problem, order, weight), expected));
     CHECK(same_bits(by_tiles<TileShape<2, 2>>(problem, order, weight), expected));
+  }
+}
+
+TEST(arrays_that_do_not_belong_together_are_refused) {
+  const Map map = submanifold_map(lidar_surface(83, 8, 40, 3.0), 3);
+  const Problem<BFloat16> problem(map, Shape{8, 8}, 84);
+  const std::vector<Words4> weight = packed(problem.weight, problem, 8);
+  const std::vector<int32_t> order = order_of(map);
+  const auto refused = [&](const Problem<BFloat16>& p, const std::vector<int32_t>& rows) {
+    return refusal([&] { by_tiles<TileShape<1, 1>>(p, rows, weight); });
+  };
+  CHECK_EQ(refused(problem, order), "");
+  Problem<BFloat16> few_inputs(problem);
+  few_inputs.map.num_in -= 1;
+  CHECK(says(refused(few_inputs, order), "rows of the input"));
+  for (const int32_t row : {int32_t{-1}, static_cast<int32_t>(map.num_out)}) {
+    std::vector<int32_t> wrong(order);
+    wrong[3] = row;
+    CHECK(says(refused(problem, wrong), "output rows"));
   }
 }
 
@@ -234,7 +254,8 @@ TEST(lanes_hold_every_number_of_a_fragment_once) {
     for (int lane = 0; lane < kWarpLanes; ++lane) {
       for (int w = 0; w < words; ++w) {
         const Place at = place(lane, w);
-        for (int i = 0; i < 2; ++i) seen.insert({at.row + i * step_down, at.column + i * step_right});
+        for (int i = 0; i < 2; ++i)
+          seen.insert({at.row + i * step_down, at.column + i * step_right});
       }
     }
     CHECK_EQ(size_of(seen), int64_t{rows} * columns);

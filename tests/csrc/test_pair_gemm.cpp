@@ -8,14 +8,13 @@
 #include "block.h"
 #include "check.h"
 #include "convolutions.h"
+#include "refusal.h"
 #include "tensor_cores.h"
 
 namespace tsl::test {
 namespace {
 
-int padded(int channels) {
-  return (channels + kWordChannels - 1) / kWordChannels * kWordChannels;
-}
+int padded(int channels) { return (channels + kWordChannels - 1) / kWordChannels * kWordChannels; }
 
 /// Pairs between rows, a gradient, and what is wanted.
 template <class S>
@@ -58,10 +57,11 @@ std::vector<float> by_tiles(const GradProblem<S>& p, bool backwards = false) {
   std::vector<float> partial(static_cast<size_t>(parts * in_width * out_width), std::nanf(""));
   Aligned<S> feats(widened(p.feats, p.cin, padded(p.cin)));
   Aligned<S> grad_out(widened(p.grad_out, p.cout, padded(p.cout)));
-  const PairGemm<S> gemm{pair_parts,       lists.in_index.data(), lists.out_index.data(),
-                         feats.data(),     grad_out.data(),       padded(p.cin),
-                         padded(p.cout),   partial.data(),        in_width,
-                         out_width};
+  const PairGemm<S> gemm{
+      pair_parts,    lists.in_index.data(), lists.out_index.data(), size_of(p.map.pairs),
+      feats.data(),  p.map.num_in,          grad_out.data(),        p.map.num_out,
+      padded(p.cin), padded(p.cout),        partial.data(),         in_width,
+      out_width};
   for (int64_t part = 0; part < parts; ++part) {
     for (int in = 0; in < in_tiles; ++in) {
       for (int out = 0; out < out_tiles; ++out) {
@@ -107,9 +107,9 @@ TEST(ragged_channels) {
 TEST(maps_of_all_kinds) {
   const Coords surface = lidar_surface(92, 12, 60, 3.0, 2);
   const Map strided = strided_map(surface, cubic(3, 2, 1, 1));
-  for (const Map& map : {submanifold_map(dense_cube(5), 5), submanifold_map(isolated_voxels(70), 3),
-                         submanifold_map(surface, 1), strided, transposed_map(strided),
-                         submanifold_map({}, 3)}) {
+  for (const Map& map :
+       {submanifold_map(dense_cube(5), 5), submanifold_map(isolated_voxels(70), 3),
+        submanifold_map(surface, 1), strided, transposed_map(strided), submanifold_map({}, 3)}) {
     const check::Note note(map.num_in, " to ", map.num_out, " rows, ", map.kernel_volume, " taps");
     check_problem<BFloat16>(map, 40, 33);
   }
@@ -131,6 +131,15 @@ Map taps_of(const std::vector<int>& counts) {
 TEST(parts_begin_and_end_anywhere) {
   check_problem<Float16>(taps_of({0, 1, 31, 32, 33, 0, 0, 2047, 2048, 2049, 0}), 16, 8);
   check_problem<Float16>(taps_of({6000, 0, 4096}), 8, 16);
+}
+
+TEST(rows_that_do_not_exist_are_refused) {
+  for (const int32_t row : {-1, 50}) {
+    GradProblem<BFloat16> problem(taps_of({40}), 8, 8, 94);
+    problem.map.pairs[7].in = row;
+    const auto run = [&] { by_tiles<PairTileShape<1, 1>>(problem); };
+    CHECK(says(refusal(run), "must be rows that exist"));
+  }
 }
 
 TEST(every_pair_belongs_to_one_part) {

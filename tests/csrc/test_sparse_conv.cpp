@@ -35,7 +35,8 @@ void for_each_table(const Run& run) {
 
 template <class S>
 cpu::WeightLayout layout_of(const Problem<S>& p) {
-  return cpu::WeightLayout{p.map.kernel_volume, p.shape.groups, p.shape.cin, p.shape.cout, false, false};
+  return cpu::WeightLayout{p.map.kernel_volume, p.shape.groups, p.shape.cin,
+                           p.shape.cout,        false,          false};
 }
 
 template <class S>
@@ -44,15 +45,10 @@ std::vector<S> by_kernels(const Problem<S>& p, const cpu::SimdKernels& table,
                           int64_t tile_rows, int threads) {
   const OwnedPairs pairs = pairs_of(p.map.pairs, p.map.num_out, p.map.kernel_volume, tile_rows);
   std::vector<S> out(p.out_size(), stored(777.0, S{}));
-  const cpu::ConvArguments<S> arguments{pairs.tiles(),
-                                        p.feats.data(),
-                                        out.data(),
-                                        stored_weight.data(),
-                                        p.or_null(p.bias),
-                                        p.or_null(p.residual),
-                                        layout,
-                                        p.map.full_tap,
-                                        p.shape.relu};
+  const cpu::ConvArguments<S> arguments{
+      pairs.tiles(),     p.feats.data(),        out.data(), stored_weight.data(),
+      p.or_null(p.bias), p.or_null(p.residual), layout,     p.map.full_tap,
+      p.shape.relu};
   cpu::sparse_conv(arguments, kernels_of(table, S{}), threads);
   return out;
 }
@@ -316,9 +312,11 @@ TEST(operands_may_begin_at_any_element) {
       for_each_table([&](const cpu::SimdKernels& table) {
         std::vector<S> out(problem.out_size() + 1, S{});
         const cpu::ConvArguments<S> arguments{
-            pairs.tiles(),     feats.data() + 1, out.data() + 1,
-            weight.data() + 1, bias.data() + 1,  shape.has_residual ? residual.data() + 1 : nullptr,
-            layout_of(problem),  map.full_tap,     shape.relu};
+            pairs.tiles(),      feats.data() + 1,
+            out.data() + 1,     weight.data() + 1,
+            bias.data() + 1,    shape.has_residual ? residual.data() + 1 : nullptr,
+            layout_of(problem), map.full_tap,
+            shape.relu};
         cpu::sparse_conv(arguments, kernels_of(table, S{}), 1);
         CHECK(same_bits(out, shifted(by_kernels(problem, table))));
       });

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+// Kernels for tensor cores. They are there on CUDA only; of indices shapes and types are checked
+// here, and entries by the kernels.
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "bind/device.h"
+#include "bind/index_checks.h"
+#include "bind/module.h"
+#include "cuda/implicit_gemm.h"
+#include "cuda/pair_gemm.h"
+
+namespace tsl::bind {
+namespace {
+
+constexpr auto kCuda = dlpack::kCuda;
+
+/// run(type tag) for the two types that tensor cores multiply here.
+template <class Run>
+void dispatch_half(DType dtype, const char* function, const Run& run) {
+  if (dtype == DType::kBFloat16) return run(BFloat16{});
+  if (dtype == DType::kFloat16) return run(Float16{});
+  throw TypeError(message(function, ": feats must have dtype bfloat16 or float16, got ",
+                          name_of(dtype), ". Convert it with .to()."));
+}
+
+/// A call on the GPU, which this build must have.
+template <class Run>
+void on_cuda(const TensorView& view, const char* argument, const py::function& scratch,
+             const Run& run) {
+  TSL_CHECK(device_of(view, argument) == kCuda, ValueError, argument,
+            " must be on CUDA, got the CPU. Use sparse_conv, which computes on both.");
+  if constexpr (kHasCuda) CudaCall(view, scratch)(run);
+}
+
+/// Rows that are copied 16 bytes at a time.
+void check_words(const TensorView& view, const char* argument) {
+  TSL_CHECK(view.shape[1] % kWordChannels == 0, ValueError, argument,
+            " must have a multiple of 8 channels, got ", view.shape[1], ". Fill up with zeros.");
+}
+
+FragmentLayout check_packed(const TensorView& packed, int64_t kernel_volume, int64_t in_channels,
+                            int64_t out_channels, const char* argument) {
+  const FragmentLayout layout =
+      FragmentLayout::of(static_cast<int>(in_channels), static_cast<int>(out_channels));
+  packed.expect(argument, DType::kInt32,
+                {kernel_volume, layout.inputs, layout.outputs, kWarpLanes, 4}, kCuda);
+  return layout;
+}
+
+void pack_weight(const TensorView& weight, bool transposed, bool mirrored, const TensorView& packed,
+                 const py::function& scratch) {
+  weight.expect("pack_weight: weight", weight.dtype, {-1, -1, -1}, kCuda);
+  const int64_t volume = weight.shape[0];
+  const int64_t in_channels = weight.shape[transposed ? 2 : 1];
+  const int64_t out_channels = weight.shape[transposed ? 1 : 2];
+  check_packed(packed, volume, in_channels, out_channels, "pack_weight: packed");
+  on_cuda(weight, "pack_weight: weight", scratch, [&](const cuda::Call& call) {
+    dispatch_half(weight.dtype, "pack_weight", [&](auto tag) {
+      using S = decltype(tag);
+      cuda::pack_weight(
+          call,
+          PackWeight<S>{weight.as<S>(), static_cast<int>(volume), static_cast<int>(in_channels),
+                        static_cast<int>(out_channels), transposed, mirrored, packed.as<Words4>()});
+    });
+  });
+}
+
+void order_rows(const TensorView& mask, const TensorView& tap_ptr, int64_t block_rows,
+                const TensorView& order, const py::function& scratch) {
+  tap_ptr.expect("order_rows: tap_ptr", DType::kInt64, {-1}, kCuda);
+  const int volume = static_cast<int>(tap_ptr.shape[0] - 1);
+  mask.expect("order_rows: mask", DType::kInt32, {-1, mask_words(volume)}, kCuda);
+  const int64_t count = mask.shape[0];
+  order.expect("order_rows: order", DType::kInt32, {count}, kCuda);
+  TSL_CHECK(block_rows > 0, ValueError, "order_rows: block_rows must be positive, got ", block_rows,
+            ". Give the number of rows that may change places.");
+  const NeighborTable table{mask.as<uint32_t>(), nullptr, nullptr, mask_words(volume)};
+  on_cuda(mask, "order_rows: mask", scratch, [&](const cuda::Call& call) {
+    cuda::order_rows(call, table, tap_ptr.as<int64_t>(), volume, count, block_rows,
+                     order.as<int32_t>());
+  });
+}
+
+void implicit_gemm(const TensorView& feats, const TensorView& packed,
+                   const std::optional<TensorView>& bias, const std::optional<TensorView>& residual,
+                   const TensorView& mask, const TensorView& ptr, const TensorView& rows,
+                   const TensorView& order, bool relu, const TensorView& out,
+                   const py::function& scratch) {
+  const char* const function = "implicit_gemm";
+  const DType dtype = feats.dtype;
+  feats.expect("implicit_gemm: feats", dtype, {-1, -1}, kCuda);
+  check_words(feats, "implicit_gemm: feats");
+  const int64_t volume = packed.shape[0];
+  out.expect("implicit_gemm: out", dtype, {-1, -1}, kCuda);
+  const int64_t num_out = out.shape[0];
+  const int64_t out_channels = out.shape[1];
+  check_packed(packed, volume, feats.shape[1], out_channels, "implicit_gemm: packed");
+  if (bias) bias->expect("implicit_gemm: bias", dtype, {out_channels}, kCuda);
+  if (residual) residual->expect("implicit_gemm: residual", dtype, {num_out, out_channels}, kCuda);
+  order.expect("implicit_gemm: order", DType::kInt32, {num_out}, kCuda);
+  const NeighborTable table =
+      described_table({mask, ptr, rows}, static_cast<int>(volume), function, kCuda);
+  on_cuda(feats, "implicit_gemm: feats", scratch, [&](const cuda::Call& call) {
+    dispatch_half(dtype, function, [&](auto tag) {
+      using S = decltype(tag);
+      const ConvOutput<S> output{bias ? bias->as<S>() : nullptr,
+                                 residual ? residual->as<S>() : nullptr, out.as<S>(),
+                                 static_cast<int>(out_channels), relu};
+      cuda::implicit_gemm(
+          call, ImplicitGemm<S>{table, rows.shape[0], static_cast<int>(volume), order.as<int32_t>(),
+                                num_out, feats.as<S>(), feats.shape[0],
+                                static_cast<int>(feats.shape[1]), packed.as<Words4>(), output});
+    });
+  });
+}
+
+void pair_gemm(const TensorView& feats, const TensorView& grad_out, const TensorView& in_index,
+               const TensorView& out_index, const TensorView& tap_ptr,
+               const TensorView& grad_weight, const py::function& scratch) {
+  const char* const function = "pair_gemm";
+  const DType dtype = feats.dtype;
+  feats.expect("pair_gemm: feats", dtype, {-1, -1}, kCuda);
+  grad_out.expect("pair_gemm: grad_out", dtype, {-1, -1}, kCuda);
+  check_words(feats, "pair_gemm: feats");
+  check_words(grad_out, "pair_gemm: grad_out");
+  const int64_t pairs = in_index.shape[0];
+  in_index.expect("pair_gemm: in_index", DType::kInt32, {-1}, kCuda);
+  out_index.expect("pair_gemm: out_index", DType::kInt32, {pairs}, kCuda);
+  grad_weight.expect("pair_gemm: grad_weight", DType::kFloat32, {-1, -1, -1}, kCuda);
+  const int64_t volume = grad_weight.shape[0];
+  tap_ptr.expect("pair_gemm: tap_ptr", DType::kInt64, {volume + 1}, kCuda);
+  TSL_CHECK(grad_weight.shape[1] <= feats.shape[1] && grad_weight.shape[2] <= grad_out.shape[1],
+            ValueError, "pair_gemm: grad_weight must have no more channels than feats (",
+            feats.shape[1], ") and grad_out (", grad_out.shape[1], "), got ", grad_weight.shape[1],
+            " and ", grad_weight.shape[2], ". Fill up with zeros.");
+  on_cuda(feats, "pair_gemm: feats", scratch, [&](const cuda::Call& call) {
+    dispatch_half(dtype, function, [&](auto tag) {
+      using S = decltype(tag);
+      const PairGemm<S> gemm{{tap_ptr.as<int64_t>(), static_cast<int>(volume)},
+                             in_index.as<int32_t>(),
+                             out_index.as<int32_t>(),
+                             pairs,
+                             feats.as<S>(),
+                             feats.shape[0],
+                             grad_out.as<S>(),
+                             grad_out.shape[0],
+                             static_cast<int>(feats.shape[1]),
+                             static_cast<int>(grad_out.shape[1]),
+                             nullptr,
+                             0,
+                             0};
+      cuda::weight_grad(call, gemm, static_cast<int>(grad_weight.shape[1]),
+                        static_cast<int>(grad_weight.shape[2]), grad_weight.as<float>());
+    });
+  });
+}
+
+}  // namespace
+
+void register_gemm(py::module_& module) {
+  module.def("pack_weight", &pack_weight, py::arg("weight"), py::arg("transposed"),
+             py::arg("mirrored"), py::arg("packed"), py::arg("scratch"));
+  module.def("order_rows", &order_rows, py::arg("mask"), py::arg("tap_ptr"), py::arg("block_rows"),
+             py::arg("order"), py::arg("scratch"));
+  module.def("implicit_gemm", &implicit_gemm, py::arg("feats"), py::arg("packed"), py::arg("bias"),
+             py::arg("residual"), py::arg("mask"), py::arg("ptr"), py::arg("rows"),
+             py::arg("order"), py::arg("relu"), py::arg("out"), py::arg("scratch"));
+  module.def("pair_gemm", &pair_gemm, py::arg("feats"), py::arg("grad_out"), py::arg("in_index"),
+             py::arg("out_index"), py::arg("tap_ptr"), py::arg("grad_weight"), py::arg("scratch"));
+}
+
+}  // namespace tsl::bind

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""Sparse convolution on the tensor cores of a GPU: halves, summed in float32.
+
+The functions compute; what is differentiable is :mod:`torchsparse_lite.ops.sparse_conv`, which
+calls them where they fit. Their memory is row-major; channels are filled up to a multiple of 8 with
+zeros, so that a row is copied 16 bytes at a time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from torchsparse_lite._native import C, has_cuda
+from torchsparse_lite.ops.scratch import scratch_on
+
+__all__ = ["fits", "implicit_gemm", "order_rows", "pack_weight", "pair_gemm"]
+
+_WORD_CHANNELS = 8  # 16 bytes
+_BLOCK_CHANNELS = 32
+_FRAGMENT = 16
+_BLOCK_ROWS = 2048  # few enough that the features behind them stay in the cache of a Jetson
+
+
+def fits(feats: Tensor, groups: int) -> bool:
+    """Whether these features can be convolved here: halves on CUDA, in one group."""
+    is_half = feats.dtype in (torch.bfloat16, torch.float16)
+    return has_cuda() and feats.is_cuda and is_half and groups == 1
+
+
+def pack_weight(weight: Tensor, *, transposed: bool = False, mirrored: bool = False) -> Tensor:
+    """A weight in the order in which tensor cores read it.
+
+    Args:
+        weight: (kernel_volume, in_channels, out_channels) bfloat16 or float16 on CUDA; channels
+            exchanged if ``transposed``.
+        transposed: the weight of the adjoint convolution is wanted.
+        mirrored: tap t uses the weight of tap K - 1 - t.
+
+    Returns:
+        (kernel_volume, in, out, 32, 4) int32: pieces of 16 x 16 channels, what each of 32 lanes
+        holds of them; channels are filled up with zeros to multiples of 32.
+    """
+    stored = weight.contiguous()
+    channels = stored.shape[:0:-1] if transposed else stored.shape[1:]
+    pieces = [-(-count // _BLOCK_CHANNELS) * (_BLOCK_CHANNELS // _FRAGMENT) for count in channels]
+    packed = stored.new_empty((stored.shape[0], *pieces, 32, 4), dtype=torch.int32)
+    C.pack_weight(stored, transposed, mirrored, packed, scratch_on(stored))
+    return packed
+
+
+def order_rows(mask: Tensor, tap_ptr: Tensor) -> Tensor:
+    """Output rows of a map, those with the same taps together.
+
+    Args:
+        mask: (num_out, ceil(K / 32)) int32 of the neighbour table, on CUDA.
+        tap_ptr: (K + 1,) int64 of the pair lists.
+
+    Returns:
+        (num_out,) int32. Rows move inside blocks of 2048. Of more than 32 taps they do not move.
+    """
+    order = mask.new_empty(mask.shape[0])
+    C.order_rows(mask, tap_ptr, _BLOCK_ROWS, order, scratch_on(mask))
+    return order
+
+
+def implicit_gemm(
+    feats: Tensor,
+    packed: Tensor,
+    table: tuple[Tensor, Tensor, Tensor],
+    order: Tensor,
+    *,
+    out_channels: int,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Convolve: ``out[o] = bias + sum over taps of feats[input of o] @ weight[tap]``.
+
+    Args:
+        feats: (num_in, in_channels) bfloat16 or float16 on CUDA.
+        packed: from :func:`pack_weight`.
+        table: mask, ptr and rows of the neighbour table.
+        order: (num_out,) int32, from :func:`order_rows`.
+        out_channels: of the weight.
+        bias: (out_channels,) or None.
+        residual: (num_out, out_channels), added before the activation, or None.
+        relu: apply max(0, .) at the end.
+
+    Returns:
+        (num_out, out_channels), dtype of ``feats``; the same bits in every run.
+    """
+    out = feats.new_empty((order.shape[0], out_channels))
+    C.implicit_gemm(
+        _whole_words(feats),
+        packed,
+        None if bias is None else bias.contiguous(),
+        None if residual is None else residual.contiguous(),
+        *table,
+        order,
+        relu,
+        out,
+        scratch_on(feats),
+    )
+    return out
+
+
+def pair_gemm(
+    feats: Tensor, grad_out: Tensor, in_index: Tensor, out_index: Tensor, tap_ptr: Tensor
+) -> Tensor:
+    """Gradient of the convolution by its weight: ``sum over pairs (i, o): feats[i]^T grad_out[o]``.
+
+    Args:
+        feats: (num_in, in_channels) bfloat16 or float16 on CUDA.
+        grad_out: (num_out, out_channels), same dtype.
+        in_index: (P,) int32, tap after tap.
+        out_index: (P,) int32.
+        tap_ptr: (K + 1,) int64 on CUDA.
+
+    Returns:
+        (K, in_channels, out_channels) float32; the same bits in every run.
+    """
+    shape = (tap_ptr.shape[0] - 1, feats.shape[1], grad_out.shape[1])
+    grad_weight = feats.new_empty(shape, dtype=torch.float32)
+    C.pair_gemm(
+        _whole_words(feats),
+        _whole_words(grad_out),
+        in_index,
+        out_index,
+        tap_ptr,
+        grad_weight,
+        scratch_on(feats),
+    )
+    return grad_weight
+
+
+def _whole_words(feats: Tensor) -> Tensor:
+    missing = -feats.shape[1] % _WORD_CHANNELS
+    return pad(feats, (0, missing)) if missing else feats.contiguous()
