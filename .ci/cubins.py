@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ARCHITECTURES = ("87", "90", "110")  # Jetson Orin, H100 and H200, Jetson Thor
-COPY, MATRIX, PRODUCT = "LDGSTS.E.BYPASS.128", "LDSM.16", "HMMA.16816.F32"
+COPY, MATRIX, PRODUCT = "LDGSTS.E.BYPASS.128", "LDSM.16", "HMMA.1"
 NEEDED = {
     "implicit_gemm": ("gemm_kernel", (COPY, MATRIX, PRODUCT, "LDG.E.128")),
     "pair_gemm": ("pair_kernel", (COPY, MATRIX, PRODUCT)),

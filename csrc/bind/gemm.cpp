@@ -16,13 +16,20 @@ namespace {
 
 constexpr auto kCuda = dlpack::kCuda;
 
-/// run(type tag) for the two types that tensor cores multiply here.
+/// run(type tag) for the 16-bit types.
 template <class Run>
 void dispatch_half(DType dtype, const char* function, const Run& run) {
   if (dtype == DType::kBFloat16) return run(BFloat16{});
   if (dtype == DType::kFloat16) return run(Float16{});
-  throw TypeError(message(function, ": feats must have dtype bfloat16 or float16, got ",
-                          name_of(dtype), ". Convert it with .to()."));
+  throw TypeError(message(function, ": feats must have another dtype, got ", name_of(dtype),
+                          ". Convert it with .to()."));
+}
+
+/// And for float32, which is rounded to TF32.
+template <class Run>
+void dispatch(DType dtype, const char* function, const Run& run) {
+  if (dtype == DType::kFloat32) return run(float{});
+  dispatch_half(dtype, function, run);
 }
 
 /// A call on the GPU, which this build must have.
@@ -36,17 +43,18 @@ void on_cuda(const TensorView& view, const char* argument, const py::function& s
 
 /// Rows that are copied 16 bytes at a time.
 void check_words(const TensorView& view, const char* argument) {
-  TSL_CHECK(view.shape[1] % kWordChannels == 0, ValueError, argument,
-            " must have a multiple of 8 channels, got ", view.shape[1], ". Fill up with zeros.");
+  const int word = view.dtype == DType::kFloat32 ? Operand<float>::kWord : Operand<Float16>::kWord;
+  TSL_CHECK(view.shape[1] % word == 0, ValueError, argument, " must have a multiple of ", word,
+            " channels, got ", view.shape[1], ". Fill up with zeros.");
 }
 
-FragmentLayout check_packed(const TensorView& packed, int64_t kernel_volume, int64_t in_channels,
-                            int64_t out_channels, const char* argument) {
+template <class S>
+void check_packed(const TensorView& packed, int64_t kernel_volume, int64_t in_channels,
+                  int64_t out_channels, const char* argument) {
   const FragmentLayout layout =
-      FragmentLayout::of(static_cast<int>(in_channels), static_cast<int>(out_channels));
+      FragmentLayout::of<S>(static_cast<int>(in_channels), static_cast<int>(out_channels));
   packed.expect(argument, DType::kInt32,
                 {kernel_volume, layout.inputs, layout.outputs, kWarpLanes, 4}, kCuda);
-  return layout;
 }
 
 void pack_weight(const TensorView& weight, bool transposed, bool mirrored, const TensorView& packed,
@@ -55,10 +63,10 @@ void pack_weight(const TensorView& weight, bool transposed, bool mirrored, const
   const int64_t volume = weight.shape[0];
   const int64_t in_channels = weight.shape[transposed ? 2 : 1];
   const int64_t out_channels = weight.shape[transposed ? 1 : 2];
-  check_packed(packed, volume, in_channels, out_channels, "pack_weight: packed");
   on_cuda(weight, "pack_weight: weight", scratch, [&](const cuda::Call& call) {
-    dispatch_half(weight.dtype, "pack_weight", [&](auto tag) {
+    dispatch(weight.dtype, "pack_weight", [&](auto tag) {
       using S = decltype(tag);
+      check_packed<S>(packed, volume, in_channels, out_channels, "pack_weight: packed");
       cuda::pack_weight(
           call,
           PackWeight<S>{weight.as<S>(), static_cast<int>(volume), static_cast<int>(in_channels),
@@ -96,15 +104,15 @@ void implicit_gemm(const TensorView& feats, const TensorView& packed,
   out.expect("implicit_gemm: out", dtype, {-1, -1}, kCuda);
   const int64_t num_out = out.shape[0];
   const int64_t out_channels = out.shape[1];
-  check_packed(packed, volume, feats.shape[1], out_channels, "implicit_gemm: packed");
   if (bias) bias->expect("implicit_gemm: bias", dtype, {out_channels}, kCuda);
   if (residual) residual->expect("implicit_gemm: residual", dtype, {num_out, out_channels}, kCuda);
   order.expect("implicit_gemm: order", DType::kInt32, {num_out}, kCuda);
   const NeighborTable table =
       described_table({mask, ptr, rows}, static_cast<int>(volume), function, kCuda);
   on_cuda(feats, "implicit_gemm: feats", scratch, [&](const cuda::Call& call) {
-    dispatch_half(dtype, function, [&](auto tag) {
+    dispatch(dtype, function, [&](auto tag) {
       using S = decltype(tag);
+      check_packed<S>(packed, volume, feats.shape[1], out_channels, "implicit_gemm: packed");
       const ConvOutput<S> output{bias ? bias->as<S>() : nullptr,
                                  residual ? residual->as<S>() : nullptr, out.as<S>(),
                                  static_cast<int>(out_channels), relu};

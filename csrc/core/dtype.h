@@ -68,9 +68,21 @@ TSL_HOST_DEVICE Float16 to_float16(float value) {
   return Float16{static_cast<uint16_t>(sign | (rounded >> 13))};
 }
 
-/// A float in a 16-bit type, rounded to nearest even.
+/// Ten bits behind the point, as tensor cores read float32: to nearest, ties away from zero; NaN
+/// stays NaN.
+TSL_HOST_DEVICE float rounded_to_tf32(float value) {
+  const uint32_t bits = bits_from_float(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return value;
+  return float_from_bits((bits + 0x1000u) & ~0x1fffu);
+}
+
+/// A float in another type, rounded to nearest even.
 template <class S>
 TSL_HOST_DEVICE S rounded(float value);
+template <>
+TSL_HOST_DEVICE float rounded(float value) {
+  return value;
+}
 template <>
 TSL_HOST_DEVICE BFloat16 rounded(float value) {
   return to_bfloat16(value);

@@ -83,6 +83,14 @@ struct Warp {
           "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
           : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    } else if constexpr (std::is_same_v<S, float>) {
+      asm("{.reg .b32 b<2>; "
+          "cvt.rna.tf32.f32 b0, %8; cvt.rna.tf32.f32 b1, %9; "
+          "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {b0, b1}, {%0, %1, %2, %3};}"
+          : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "f"(__uint_as_float(b[0])),
+            "f"(__uint_as_float(b[1])));
     } else {
       static_assert(std::is_same_v<S, Float16>);
       asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "

@@ -30,7 +30,7 @@ void launch(const ImplicitGemm<S>& gemm, cudaStream_t stream) {
 template <class S>
 void pack_weight(const Call& call, const PackWeight<S>& pack) {
   Executor executor(call);
-  const FragmentLayout layout = FragmentLayout::of(pack.in_channels, pack.out_channels);
+  const FragmentLayout layout = FragmentLayout::of<S>(pack.in_channels, pack.out_channels);
   executor.for_each(layout.size(pack.kernel_volume), pack);
 }
 
@@ -45,7 +45,7 @@ void implicit_gemm(const Call& call, const ImplicitGemm<S>& gemm) {
   if (gemm.num_out == 0) return;
   const DeviceGuard guard(call.device);
   const auto stream = static_cast<cudaStream_t>(call.stream);
-  const int blocks = fragments_of(gemm.out.channels) / kBlockFragments;
+  const int blocks = (gemm.out.channels + kOutBlock - 1) / kOutBlock;
   // As many channels in a tile as divide them evenly: no warp idles, and rows are gathered seldom.
   if (blocks % 4 == 0) return launch<TileShape<1, 4>>(gemm, stream);
   if (blocks % 3 == 0) return launch<TileShape<1, 3>>(gemm, stream);
@@ -53,8 +53,10 @@ void implicit_gemm(const Call& call, const ImplicitGemm<S>& gemm) {
   return launch<TileShape<2, 1>>(gemm, stream);
 }
 
+template void pack_weight<float>(const Call&, const PackWeight<float>&);
 template void pack_weight<BFloat16>(const Call&, const PackWeight<BFloat16>&);
 template void pack_weight<Float16>(const Call&, const PackWeight<Float16>&);
+template void implicit_gemm<float>(const Call&, const ImplicitGemm<float>&);
 template void implicit_gemm<BFloat16>(const Call&, const ImplicitGemm<BFloat16>&);
 template void implicit_gemm<Float16>(const Call&, const ImplicitGemm<Float16>&);
 

@@ -46,7 +46,7 @@ void weight_grad(const Call& call, const PairGemm<S>& gemm, int in_channels, int
                  float* grad_weight) {
   const AddParts add{gemm.parts, nullptr, 0, 0, in_channels, out_channels, grad_weight};
   const int least = gemm.in_channels < gemm.out_channels ? gemm.in_channels : gemm.out_channels;
-  if (least <= kChannelBlock) return run<PairTileShape<1, 1>>(call, gemm, add);
+  if (least <= kPairBlock) return run<PairTileShape<1, 1>>(call, gemm, add);
   if (gemm.in_channels % 96 == 0 && gemm.out_channels % 96 == 0) {
     return run<PairTileShape<3, 3>>(call, gemm, add);
   }

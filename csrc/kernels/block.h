@@ -20,8 +20,9 @@
 //   warp.load_matrices(to, from)     ldmatrix: from(lane) points at 16 bytes in shared memory,
 //                                    to(lane) at the 4 words that the lane receives
 //   warp.load_transposed(to, from)   ldmatrix.trans, likewise
-//   warp.multiply<S>(sums, a, b)     mma.m16n8k16 of type S: sums(lane), a(lane) and b(lane) point
-//                                    at 4 floats, 4 words and 2 words
+//   warp.multiply<S>(sums, a, b)     the product of kernels/fragments.h: sums(lane), a(lane) and
+//                                    b(lane) point at 4 floats, 4 words and 2 words; b of float is
+//                                    rounded to TF32, and a has to be
 //
 //   lane.index, lane.thread          in the warp, in the block
 //   lane(registers)                  those of the thread

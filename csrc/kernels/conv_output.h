@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // How sums become the output of a convolution:
 //   out = relu(sum + bias + residual), rounded once; NaN passes the relu
-// for 8 channels of a row at a time, where they are 16 bytes.
+// for 8 channels of a row at a time, in words of 16 bytes where the channels are whole words.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "core/dtype.h"
 #include "core/macros.h"
@@ -12,7 +13,9 @@
 
 namespace tsl {
 
-/// S is a 16-bit type. Pointers are 16-byte aligned.
+constexpr int kOutputChannels = 8;  // written at once
+
+/// S is float or a 16-bit type. Pointers are 16-byte aligned.
 template <class S>
 struct ConvOutput {
   const S* bias;      // (channels,) or null
@@ -23,36 +26,48 @@ struct ConvOutput {
 
   /// Channels `channel` to `channel` + 7 of a row, as far as there are any.
   TSL_HOST_DEVICE void write(int64_t row, int channel, const float* sums) const {
+    constexpr int kWord = Operand<S>::kWord;
     const int64_t at = row * channels + channel;
-    if (channels % kWordChannels == 0) {
-      if (channel < channels) write_words(at, channel, sums);
+    if (channels % kOutputChannels == 0) {
+      if (channel >= channels) return;
+      TSL_UNROLL
+      for (int c = 0; c < kOutputChannels; c += kWord) write_word(at + c, channel + c, sums + c);
       return;
     }
-    for (int c = 0; c < kWordChannels && channel + c < channels; ++c) {
-      const uint32_t other = residual ? residual[at + c].bits : 0u;
-      out[at + c] = S{static_cast<uint16_t>(finished(sums[c], channel + c, other))};
+    for (int c = 0; c < kOutputChannels && channel + c < channels; ++c) {
+      out[at + c] = finished(sums[c], channel + c, residual ? residual[at + c] : S{});
     }
   }
 
  private:
-  TSL_HOST_DEVICE void write_words(int64_t at, int channel, const float* sums) const {
-    Words4 words;
-    Words4 other{};
-    if (residual) other = *reinterpret_cast<const Words4*>(residual + at);
+  struct alignas(sizeof(Words4)) Word {
+    S numbers[Operand<S>::kWord];
+  };
+
+  TSL_HOST_DEVICE void write_word(int64_t at, int channel, const float* sums) const {
+    Word word;
+    Word other{};
+    if (residual) other = *reinterpret_cast<const Word*>(residual + at);
     TSL_UNROLL
-    for (int w = 0; w < 4; ++w) {
-      words.w[w] = finished(sums[2 * w], channel + 2 * w, other.w[w] & 0xffffu) |
-                   finished(sums[2 * w + 1], channel + 2 * w + 1, other.w[w] >> 16) << 16;
+    for (int c = 0; c < Operand<S>::kWord; ++c) {
+      word.numbers[c] = finished(sums[c], channel + c, other.numbers[c]);
     }
-    *reinterpret_cast<Words4*>(out + at) = words;
+    *reinterpret_cast<Word*>(out + at) = word;
   }
 
-  /// The bits of a number of the output.
-  TSL_HOST_DEVICE uint32_t finished(float sum, int channel, uint32_t other) const {
-    if (bias) sum += to_float(bias[channel]);
-    if (residual) sum += to_float(S{static_cast<uint16_t>(other)});
+  TSL_HOST_DEVICE S finished(float sum, int channel, S other) const {
+    if (bias) sum += widened(bias[channel]);
+    if (residual) sum += widened(other);
     if (relu && sum <= 0.0f) sum = 0.0f;
-    return rounded<S>(sum).bits;
+    return rounded<S>(sum);
+  }
+
+  TSL_HOST_DEVICE static float widened(S value) {
+    if constexpr (std::is_same_v<S, float>) {
+      return value;
+    } else {
+      return to_float(value);
+    }
   }
 };
 

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: MIT
-// Which numbers of a matrix product each lane of a warp holds: D (16, 8) += A (16, 16) B (16, 8),
-// the instruction mma.m16n8k16 on 16-bit types.
+// Which numbers of a matrix product each lane of a warp holds: D (16, 8) += A (16, 8 n) B (8 n, 8)
+// with n numbers in a word of 32 bits, the instructions mma.m16n8k16 on 16-bit types (n = 2) and
+// mma.m16n8k8 on TF32 (n = 1).
 //
-//   A  word w (two numbers that are neighbours in a row):  row lane/4 + 8 (w%2),
-//                                                          columns 2 (lane%4) + 8 (w/2) and one on
-//   B  word w (two numbers that are neighbours in a column): column lane/4,
-//                                                          rows 2 (lane%4) + 8 w and one on
-//   D  number i:                                           row lane/4 + 8 (i/2),
-//                                                          column 2 (lane%4) + i%2
+//   A  word w (n numbers that are neighbours in a row):     row lane/4 + 8 (w%2),
+//                                                           from column n (lane%4) + 4 n (w/2) on
+//   B  word w (n numbers that are neighbours in a column):  column lane/4,
+//                                                           from row n (lane%4) + 4 n w on
+//   D  number i:                                            row lane/4 + 8 (i/2),
+//                                                           column 2 (lane%4) + i%2
 // A convolution computes its output transposed: A are weights (output channels x input channels),
 // B are rows of features. So a lane reads its four words of A as 16 bytes, once they are packed:
 // fragment after fragment, lane after lane. And rows without an input are left out eight at a time.
 //
-// Source: PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type".
+// Source: PTX ISA, "Matrix Fragments for mma.m16n8k16" and "for mma.m16n8k8".
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "core/dtype.h"
 #include "core/macros.h"
@@ -23,37 +25,49 @@
 
 namespace tsl {
 
-constexpr int kFragment = 16;      // output channels, and input channels, of a fragment of weights
-constexpr int kFragmentRows = 8;   // rows of features in one product
-constexpr int kChannelBlock = 32;  // channels are padded to a multiple with zero weights
+constexpr int kFragmentRows = 8;  // rows of features in a product
+constexpr int kOutFragment = 16;  // output channels in a product
+constexpr int kOutBlock = 32;     // output channels of a warp
+constexpr int kBlockFragments =
+    2;                        // fragments in a block, of output channels and of input channels
+constexpr int kRowWords = 4;  // 16-byte words in a block of input channels of a row
+
+/// Channels of type S; float is rounded to TF32.
+template <class S>
+struct Operand {
+  static constexpr int kNumbers = 4 / sizeof(S);              // in a word of 32 bits
+  static constexpr int kWord = 4 * kNumbers;                  // in 16 bytes
+  static constexpr int kFragment = 8 * kNumbers;              // input channels in a product
+  static constexpr int kBlock = kBlockFragments * kFragment;  // input channels: 64 bytes of a row
+};
 
 struct Place {
   int row, column;
 };
 
+template <class S>
 TSL_HOST_DEVICE Place place_in_a(int lane, int word) {
-  return {lane / 4 + 8 * (word % 2), 2 * (lane % 4) + 8 * (word / 2)};
+  constexpr int n = Operand<S>::kNumbers;
+  return {lane / 4 + 8 * (word % 2), n * (lane % 4) + 4 * n * (word / 2)};
 }
 
+template <class S>
 TSL_HOST_DEVICE Place place_in_b(int lane, int word) {
-  return {2 * (lane % 4) + 8 * word, lane / 4};
+  constexpr int n = Operand<S>::kNumbers;
+  return {n * (lane % 4) + 4 * n * word, lane / 4};
 }
 
 TSL_HOST_DEVICE Place place_in_d(int lane, int i) {
   return {lane / 4 + 8 * (i / 2), 2 * (lane % 4) + i % 2};
 }
 
-/// 16 bytes: what a lane holds of a fragment of weights, or 8 channels of a row of features.
+/// 16 bytes: what a lane holds of a fragment of weights, or some channels of a row of features.
 struct alignas(16) Words4 {
   uint32_t w[4];
 };
 
-constexpr int kWordChannels = 8;  // channels in a Words4
-constexpr int kRowWords = kChannelBlock / kWordChannels;
-constexpr int kBlockFragments = kChannelBlock / kFragment;
-
-/// 32 channels of some rows, in shared memory. Words of a row are exchanged so that 8 rows of the
-/// same channels, which the tensor cores read at once, lie in different banks.
+/// A block of input channels of some rows, in shared memory. Words of a row are exchanged so that 8
+/// rows of the same channels, which the tensor cores read at once, lie in different banks.
 template <int rows>
 struct Panel {
   Words4 words[rows][kRowWords];
@@ -63,17 +77,17 @@ struct Panel {
   }
 };
 
-TSL_HOST_DEVICE int fragments_of(int channels) {
-  return (channels + kChannelBlock - 1) / kChannelBlock * (kChannelBlock / kFragment);
-}
-
 /// Where the fragments of a packed weight lie: (kernel_volume, inputs, outputs, 32 lanes).
 struct FragmentLayout {
   int inputs;   // fragments along the input channels
   int outputs;  // fragments along the output channels
 
+  /// Channels are filled up with zero weights to whole blocks.
+  template <class S>
   TSL_HOST_DEVICE static FragmentLayout of(int in_channels, int out_channels) {
-    return {fragments_of(in_channels), fragments_of(out_channels)};
+    constexpr int kIn = Operand<S>::kBlock;
+    return {(in_channels + kIn - 1) / kIn * kBlockFragments,
+            (out_channels + kOutBlock - 1) / kOutBlock * kBlockFragments};
   }
   TSL_HOST_DEVICE int64_t at(int64_t tap, int input, int output) const {
     return ((tap * inputs + input) * outputs + output) * kWarpLanes;
@@ -93,18 +107,19 @@ struct PackWeight {
   Words4* packed;    // FragmentLayout
 
   TSL_HOST_DEVICE void operator()(int64_t i) const {
-    const FragmentLayout layout = FragmentLayout::of(in_channels, out_channels);
+    using In = Operand<S>;
+    const FragmentLayout layout = FragmentLayout::of<S>(in_channels, out_channels);
     const int lane = static_cast<int>(i % kWarpLanes);
     const int64_t fragment = i / kWarpLanes;
     const int output = static_cast<int>(fragment % layout.outputs);
     const int input = static_cast<int>(fragment / layout.outputs % layout.inputs);
     const int64_t tap = fragment / layout.outputs / layout.inputs;
-    Words4 words;
+    Words4 words{};
     for (int w = 0; w < 4; ++w) {
-      const Place place = place_in_a(lane, w);
-      const int out = kFragment * output + place.row;
-      const int in = kFragment * input + place.column;
-      words.w[w] = bits_at(tap, in, out) | bits_at(tap, in + 1, out) << 16;
+      const Place place = place_in_a<S>(lane, w);
+      const int out = kOutFragment * output + place.row;
+      const int in = In::kFragment * input + place.column;
+      for (int n = 0; n < In::kNumbers; ++n) words.w[w] |= bits_at(tap, in + n, out) << (16 * n);
     }
     packed[i] = words;
   }
@@ -115,7 +130,11 @@ struct PackWeight {
     const int64_t matrix = (mirrored ? kernel_volume - 1 - tap : tap) * in_channels * out_channels;
     const int64_t at =
         transposed ? int64_t{out} * in_channels + in : int64_t{in} * out_channels + out;
-    return weight[matrix + at].bits;
+    if constexpr (std::is_same_v<S, float>) {
+      return bits_from_float(rounded_to_tf32(weight[matrix + at]));
+    } else {
+      return weight[matrix + at].bits;
+    }
   }
 };
 

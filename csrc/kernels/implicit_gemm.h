@@ -3,7 +3,7 @@
 // and channels at a time.
 //
 //   find the input rows of the tile, tap by tap, and which groups of 8 rows a tap has any for
-//   for each tap that has any and each block of 32 input channels:
+//   for each tap that has any and each block of input channels (32, or 16 of float):
 //     copy the rows to shared memory, kStages - 1 steps ahead, across taps
 //     for each group of 8 rows that the tap has any for: sums += weights * rows
 //   sums -> bias, residual, relu -> rows of the output
@@ -42,7 +42,7 @@ struct ImplicitGemm {
   int64_t num_out;
   const S* feats;  // (num_in, in_channels), 16-byte aligned
   int64_t num_in;
-  int in_channels;       // a multiple of 8
+  int in_channels;       // whole words of 16 bytes
   const Words4* weight;  // packed
   ConvOutput<S> out;
 };
@@ -53,7 +53,7 @@ struct TileShape {
   static constexpr int kWarps = row_warps * channel_warps;
   static constexpr int kThreads = kWarpLanes * kWarps;
   static constexpr int kRows = kWarpRows * row_warps;
-  static constexpr int kChannels = kChannelBlock * channel_warps;
+  static constexpr int kChannels = kOutBlock * channel_warps;
   static constexpr int kRowWarps = row_warps;
 
   static constexpr int64_t row_tiles(int64_t num_out) { return (num_out + kRows - 1) / kRows; }
@@ -86,7 +86,7 @@ class ImplicitGemmTile {
       : block_(block),
         gemm_(gemm),
         memory_(block.template shared<TileMemory<Shape>>()),
-        layout_(FragmentLayout::of(gemm.in_channels, gemm.out.channels)),
+        layout_(FragmentLayout::of<S>(gemm.in_channels, gemm.out.channels)),
         first_row_(row_tile * Shape::kRows),
         first_channel_(channel_tile * Shape::kChannels) {}
 
@@ -104,6 +104,7 @@ class ImplicitGemmTile {
  private:
   template <class T>
   using Registers = typename Block::template Registers<T>;
+  using In = Operand<S>;
 
   static constexpr int kPieceRows = 16;   // rows that a warp turns round at a time
   static constexpr int kPieceWidth = 36;  // floats; 32 would put a column into one bank
@@ -115,7 +116,7 @@ class ImplicitGemmTile {
     float v[kBlockFragments][kWarpGroups][4];
   };
 
-  /// Of 32 output channels and 32 input channels.
+  /// Of a block of input channels and one of output channels.
   struct Weights {
     Words4 v[kBlockFragments][kBlockFragments];  // input, output
   };
@@ -143,7 +144,7 @@ class ImplicitGemmTile {
   }
   template <class Warp>
   TSL_HOST_DEVICE int channel_of(const Warp& warp) const {
-    return first_channel_ + warp.index / Shape::kRowWarps * kChannelBlock;
+    return first_channel_ + warp.index / Shape::kRowWarps * kOutBlock;
   }
   template <class Warp>
   TSL_HOST_DEVICE bool has_channels(const Warp& warp) const {
@@ -262,7 +263,7 @@ class ImplicitGemmTile {
           const int row = i / kRowWords;
           if (!memory_.has(tap, row)) continue;
           const int word = i % kRowWords;
-          const int channel = step.channels * kChannelBlock + word * kWordChannels;
+          const int channel = step.channels * In::kBlock + word * In::kWord;
           const int32_t in_row = memory_.in_row[tap][row];
           const bool is_there = in_row != kNoRow && channel < gemm_.in_channels;
           const int64_t from = is_there ? int64_t{in_row} * gemm_.in_channels + channel : 0;
@@ -277,7 +278,7 @@ class ImplicitGemmTile {
     const int64_t tap = word * kMaskBits + memory_.taps[step.tap];
     block_.warps([&](auto warp) {
       if (!has_channels(warp)) return;
-      const int output = channel_of(warp) / kFragment;
+      const int output = channel_of(warp) / kOutFragment;
       warp.each([&](auto lane) {
         TSL_UNROLL
         for (int in = 0; in < kBlockFragments; ++in) {
@@ -300,7 +301,7 @@ class ImplicitGemmTile {
     TSL_UNROLL
     for (int group = 0; group < kWarpGroups; ++group) {
       if (!(present >> group & 1u)) continue;
-      Registers<Words4> words;  // word w: channels 8 w to 8 w + 7 of the block
+      Registers<Words4> words;  // of each word of the rows its channels at the lane
       warp.load_matrices([&](auto lane) { return lane(words).w; },
                          [&](auto lane) {
                            const int row = first + group * kFragmentRows + lane.index % 8;
@@ -330,9 +331,10 @@ class ImplicitGemmTile {
       warp.each([&](auto lane) { put(lane, first / kFragmentRows, piece); });
       warp.sync();
       warp.each([&](auto lane) {
-        for (int i = lane.index; i < kPieceRows * kRowWords; i += kWarpLanes) {
-          const int row = i / kRowWords;
-          const int channel = i % kRowWords * kWordChannels;
+        constexpr int kRowPieces = kOutBlock / kOutputChannels;
+        for (int i = lane.index; i < kPieceRows * kRowPieces; i += kWarpLanes) {
+          const int row = i / kRowPieces;
+          const int channel = i % kRowPieces * kOutputChannels;
           const int32_t out_row = memory_.out_row[row_of(warp) + first + row];
           if (out_row == kNoRow) continue;
           gemm_.out.write(out_row, channel_of(warp) + channel, piece + row * kPieceWidth + channel);
@@ -352,7 +354,7 @@ class ImplicitGemmTile {
         for (int i = 0; i < 4; ++i) {
           const Place place = place_in_d(lane.index, i);
           const int row = group * kFragmentRows + place.column;
-          piece[row * kPieceWidth + out * kFragment + place.row] =
+          piece[row * kPieceWidth + out * kOutFragment + place.row] =
               lane(sums_).v[out][first_group + group][i];
         }
       }

@@ -24,6 +24,7 @@ namespace tsl {
 constexpr int kPartPairs = 2048;
 constexpr int kStepPairs = 32;  // multiplied at once
 constexpr int kPairStages = 4;
+constexpr int kPairBlock = 32;  // channels of either side that a warp sums
 
 /// Parts of the pairs of each tap, tap after tap.
 struct PairParts {
@@ -58,6 +59,7 @@ struct PairParts {
   }
 };
 
+/// S is a 16-bit type: of others the tensor cores cannot read columns.
 template <class S>
 struct PairGemm {
   PairParts parts;
@@ -82,8 +84,8 @@ struct PairTileShape {
   static constexpr int kThreads = kWarpLanes * kWarps;
   static constexpr int kInPanels = in_warps;
   static constexpr int kOutPanels = out_warps;
-  static constexpr int kIn = kChannelBlock * in_warps;
-  static constexpr int kOut = kChannelBlock * out_warps;
+  static constexpr int kIn = kPairBlock * in_warps;
+  static constexpr int kOut = kPairBlock * out_warps;
 
   static constexpr int in_tiles(int channels) { return (channels + kIn - 1) / kIn; }
   static constexpr int out_tiles(int channels) { return (channels + kOut - 1) / kOut; }
@@ -145,7 +147,7 @@ class PairGemmTile {
   using Registers = typename Block::template Registers<T>;
   using Rows = Panel<kStepPairs>[PairTileMemory<Shape>::kPanels];
 
-  static constexpr int kGroups = kChannelBlock / 8;  // columns of a product
+  static constexpr int kGroups = kPairBlock / kFragmentRows;  // columns of a product
 
   struct Sums {
     float v[kBlockFragments][kGroups][4];
@@ -197,7 +199,7 @@ class PairGemmTile {
           const bool is_in = panel < Shape::kInPanels;
           const int block = is_in ? panel : panel - Shape::kInPanels;
           const int channel =
-              (is_in ? first_in_ : first_out_) + block * kChannelBlock + word * kWordChannels;
+              (is_in ? first_in_ : first_out_) + block * kPairBlock + word * Operand<S>::kWord;
           const int channels = is_in ? gemm_.in_channels : gemm_.out_channels;
           const int pair = step * kStepPairs + row;
           const bool is_there = pair < count() && channel < channels;
@@ -217,7 +219,7 @@ class PairGemmTile {
     Panel<kStepPairs>& in = rows[in_panel(warp)];
     Panel<kStepPairs>& out = rows[Shape::kInPanels + out_panel(warp)];
     TSL_UNROLL
-    for (int first = 0; first < kStepPairs; first += kFragment) {
+    for (int first = 0; first < kStepPairs; first += Operand<S>::kFragment) {
       Registers<Operands> operands;
       TSL_UNROLL
       for (int f = 0; f < kBlockFragments; ++f) {
@@ -258,8 +260,9 @@ class PairGemmTile {
         TSL_UNROLL
         for (int i = 0; i < 4; ++i) {
           const Place place = place_in_d(lane.index, i);
-          const int in = first_in_ + in_panel * kChannelBlock + f * kFragment + place.row;
-          const int out = first_out_ + out_panel * kChannelBlock + group * 8 + place.column;
+          const int in = first_in_ + in_panel * kPairBlock + f * kOutFragment + place.row;
+          const int out =
+              first_out_ + out_panel * kPairBlock + group * kFragmentRows + place.column;
           gemm_.partial[(part_ * gemm_.in_width + in) * gemm_.out_width + out] =
               lane(sums_).v[f][group][i];
         }

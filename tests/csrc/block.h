@@ -11,6 +11,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <type_traits>
 #include <vector>
 
 #include "check.h"
@@ -86,33 +87,47 @@ struct Warp {
 
   template <class S, class D, class A, class B>
   void multiply(const D& d, const A& a, const B& b) const {
-    float weights[16][16];
-    float rows[16][8];
-    const auto number = [](uint32_t word, int half) {
-      return to_float(S{static_cast<uint16_t>(word >> (16 * half))});
-    };
+    constexpr int kNumbers = Operand<S>::kNumbers;
+    constexpr int kDepth = Operand<S>::kFragment;
+    float weights[kOutFragment][kDepth];
+    float rows[kDepth][kFragmentRows];
     each([&](const Lane& lane) {
-      for (int half = 0; half < 2; ++half) {
+      for (int n = 0; n < kNumbers; ++n) {
         for (int w = 0; w < 4; ++w) {
-          const Place at = place_in_a(lane.index, w);
-          weights[at.row][at.column + half] = number(a(lane)[w], half);
+          const Place at = place_in_a<S>(lane.index, w);
+          weights[at.row][at.column + n] = number<S>(a(lane)[w], n);
         }
         for (int w = 0; w < 2; ++w) {
-          const Place at = place_in_b(lane.index, w);
-          rows[at.row + half][at.column] = number(b(lane)[w], half);
+          const Place at = place_in_b<S>(lane.index, w);
+          const uint32_t word = b(lane)[w];
+          if constexpr (std::is_same_v<S, float>) {
+            rows[at.row][at.column] = rounded_to_tf32(float_from_bits(word));
+          } else {
+            rows[at.row + n][at.column] = number<S>(word, n);
+          }
         }
       }
     });
     each([&](const Lane& lane) {
       for (int i = 0; i < 4; ++i) {
         const Place at = place_in_d(lane.index, i);
-        for (int k = 0; k < 16; ++k) d(lane)[i] += weights[at.row][k] * rows[k][at.column];
+        for (int k = 0; k < kDepth; ++k) d(lane)[i] += weights[at.row][k] * rows[k][at.column];
       }
     });
   }
 
  private:
   Words4 read(const Words4* from) const;
+
+  /// Number n of a word, as the tensor cores read it.
+  template <class S>
+  static float number(uint32_t word, int n) {
+    if constexpr (std::is_same_v<S, float>) {
+      return float_from_bits(word & ~0x1fffu);
+    } else {
+      return to_float(S{static_cast<uint16_t>(word >> (16 * n))});
+    }
+  }
 };
 
 class Block {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "check.h"
@@ -11,7 +12,7 @@
 
 namespace tsl::test {
 
-/// run(type tag)
+/// run(type tag) for the 16-bit types.
 template <class Run>
 void for_half_types(const Run& run) {
   {
@@ -20,6 +21,27 @@ void for_half_types(const Run& run) {
   }
   const check::Note note("float16");
   run(Float16{});
+}
+
+/// And for float32. Its values are bfloat16 here, so that TF32 rounds none of them.
+template <class Run>
+void for_tensor_core_types(const Run& run) {
+  for_half_types(run);
+  const check::Note note("float32");
+  run(float{});
+}
+
+template <class S>
+void make_coarse(std::vector<S>* values) {
+  if constexpr (std::is_same_v<S, float>) {
+    for (float& value : *values) value = to_float(to_bfloat16(value));
+  }
+}
+
+/// The next number of channels that is whole words.
+template <class S>
+int whole_words(int channels) {
+  return (channels + Operand<S>::kWord - 1) / Operand<S>::kWord * Operand<S>::kWord;
 }
 
 /// Values that begin at a multiple of 16 bytes, as tensors do.

@@ -23,7 +23,7 @@ constexpr int64_t kBlockRows = 64;
 template <class S>
 std::vector<Words4> packed(const std::vector<S>& weight, const Problem<S>& p, int in_channels,
                            bool transposed = false, bool mirrored = false) {
-  const FragmentLayout layout = FragmentLayout::of(in_channels, p.shape.cout);
+  const FragmentLayout layout = FragmentLayout::of<S>(in_channels, p.shape.cout);
   std::vector<Words4> words(static_cast<size_t>(layout.size(p.map.kernel_volume)));
   const PackWeight<S> pack{weight.data(), p.map.kernel_volume, p.shape.cin,
                            p.shape.cout,  transposed,          mirrored,
@@ -47,7 +47,7 @@ template <class Shape, class S>
 std::vector<S> by_tiles(const Problem<S>& p, const std::vector<int32_t>& order,
                         const std::vector<Words4>& weight, bool backwards = false) {
   const OwnedTable table = table_of(p.map.pairs, p.map.num_out, p.map.kernel_volume);
-  const int in_channels = (p.shape.cin + kWordChannels - 1) / kWordChannels * kWordChannels;
+  const int in_channels = whole_words<S>(p.shape.cin);
   Aligned<S> feats(widened(p.feats, p.shape.cin, in_channels));
   Aligned<S> residual(p.residual);
   Aligned<S> out(std::vector<S>(p.out_size(), stored(777.0, S{})));
@@ -84,7 +84,9 @@ void for_tile_shapes(const Run& run) {
 template <class S>
 void check_problem(const Map& map, const Shape& shape) {
   const check::Note note("cin ", shape.cin, ", cout ", shape.cout);
-  const Problem<S> problem(map, shape, static_cast<uint64_t>(100 * shape.cin + shape.cout));
+  Problem<S> problem(map, shape, static_cast<uint64_t>(100 * shape.cin + shape.cout));
+  make_coarse(&problem.feats);
+  make_coarse(&problem.weight);
   const Sums expected = exact_conv(problem);
   const std::vector<Words4> weight = packed(problem.weight, problem, shape.cin);
   const std::vector<int32_t> order = order_of(map);
@@ -105,7 +107,7 @@ TEST(maps_of_all_kinds) {
                          submanifold_map(surface, 1), strided, transposed_map(strided),
                          strided_map(surface, cubic(2, 2, 1, 0))}) {
     const check::Note note(map.num_in, " to ", map.num_out, " rows, ", map.kernel_volume, " taps");
-    for_half_types([&](auto tag) {
+    for_tensor_core_types([&](auto tag) {
       using S = decltype(tag);
       check_problem<S>(map, Shape{24, 40});
     });
@@ -114,7 +116,7 @@ TEST(maps_of_all_kinds) {
 
 TEST(ragged_channels) {
   const Map map = submanifold_map(lidar_surface(72, 8, 40, 3.0), 3);
-  for_half_types([&](auto tag) {
+  for_tensor_core_types([&](auto tag) {
     using S = decltype(tag);
     for (const int channels : {1, 4, 8, 31, 32, 33, 64, 72, 96, 130}) {
       check_problem<S>(map, Shape{channels, 8, 1, true, true, true});
@@ -248,23 +250,47 @@ TEST(ranks_of_the_gray_code) {
   CHECK_EQ(gray_rank(0x80000000u), 0xffffffffu);
 }
 
-TEST(lanes_hold_every_number_of_a_fragment_once) {
-  const auto all = [](int words, int rows, int columns, int step_down, int step_right, auto place) {
-    std::set<std::pair<int, int>> seen;
-    for (int lane = 0; lane < kWarpLanes; ++lane) {
-      for (int w = 0; w < words; ++w) {
-        const Place at = place(lane, w);
-        for (int i = 0; i < 2; ++i)
-          seen.insert({at.row + i * step_down, at.column + i * step_right});
+TEST(float_is_rounded_to_tf32) {
+  const Map map = submanifold_map(lidar_surface(85, 8, 40, 3.0), 3);
+  const Problem<float> problem(map, Shape{32, 32}, 86);
+  Problem<float> coarse(problem);
+  for (std::vector<float>* values : {&coarse.feats, &coarse.weight}) {
+    for (float& value : *values) value = rounded_to_tf32(value);
+  }
+  const auto convolved = [&](const Problem<float>& p) {
+    return by_tiles<TileShape<1, 1>>(p, order_of(map), packed(p.weight, p, 32));
+  };
+  CHECK(!same_bits(problem.feats, coarse.feats));
+  CHECK(same_bits(convolved(problem), convolved(coarse)));
+  exact_conv(coarse).expect<float>(convolved(problem));
+}
+
+/// Rows and columns that the words of all lanes hold, `numbers` in each.
+template <class PlaceOf>
+void check_places(int words, int rows, int columns, Place next, int numbers, const PlaceOf& place) {
+  std::set<std::pair<int, int>> seen;
+  for (int lane = 0; lane < kWarpLanes; ++lane) {
+    for (int w = 0; w < words; ++w) {
+      const Place at = place(lane, w);
+      for (int n = 0; n < numbers; ++n) {
+        seen.insert({at.row + n * next.row, at.column + n * next.column});
       }
     }
-    CHECK_EQ(size_of(seen), int64_t{rows} * columns);
-    CHECK((*seen.begin() == std::pair{0, 0}));
-    CHECK((*seen.rbegin() == std::pair{rows - 1, columns - 1}));
-  };
-  all(4, 16, 16, 0, 1, [](int lane, int w) { return place_in_a(lane, w); });
-  all(2, 16, 8, 1, 0, [](int lane, int w) { return place_in_b(lane, w); });
-  all(4, 16, 8, 0, 0, [](int lane, int w) { return place_in_d(lane, w); });
+  }
+  CHECK_EQ(size_of(seen), int64_t{rows} * columns);
+  CHECK((*seen.begin() == std::pair{0, 0}));
+  CHECK((*seen.rbegin() == std::pair{rows - 1, columns - 1}));
+}
+
+TEST(lanes_hold_every_number_of_a_fragment_once) {
+  for_tensor_core_types([](auto tag) {
+    using S = decltype(tag);
+    constexpr int kNumbers = Operand<S>::kNumbers;
+    constexpr int kDepth = Operand<S>::kFragment;
+    check_places(4, 16, kDepth, {0, 1}, kNumbers, [](int l, int w) { return place_in_a<S>(l, w); });
+    check_places(2, kDepth, 8, {1, 0}, kNumbers, [](int l, int w) { return place_in_b<S>(l, w); });
+  });
+  check_places(4, 16, 8, {0, 0}, 1, [](int lane, int i) { return place_in_d(lane, i); });
 }
 
 }  // namespace

@@ -14,8 +14,6 @@
 namespace tsl::test {
 namespace {
 
-int padded(int channels) { return (channels + kWordChannels - 1) / kWordChannels * kWordChannels; }
-
 /// Pairs between rows, a gradient, and what is wanted.
 template <class S>
 struct GradProblem {
@@ -55,13 +53,21 @@ std::vector<float> by_tiles(const GradProblem<S>& p, bool backwards = false) {
   const int in_width = in_tiles * Shape::kIn;
   const int out_width = out_tiles * Shape::kOut;
   std::vector<float> partial(static_cast<size_t>(parts * in_width * out_width), std::nanf(""));
-  Aligned<S> feats(widened(p.feats, p.cin, padded(p.cin)));
-  Aligned<S> grad_out(widened(p.grad_out, p.cout, padded(p.cout)));
-  const PairGemm<S> gemm{
-      pair_parts,    lists.in_index.data(), lists.out_index.data(), size_of(p.map.pairs),
-      feats.data(),  p.map.num_in,          grad_out.data(),        p.map.num_out,
-      padded(p.cin), padded(p.cout),        partial.data(),         in_width,
-      out_width};
+  Aligned<S> feats(widened(p.feats, p.cin, whole_words<S>(p.cin)));
+  Aligned<S> grad_out(widened(p.grad_out, p.cout, whole_words<S>(p.cout)));
+  const PairGemm<S> gemm{pair_parts,
+                         lists.in_index.data(),
+                         lists.out_index.data(),
+                         size_of(p.map.pairs),
+                         feats.data(),
+                         p.map.num_in,
+                         grad_out.data(),
+                         p.map.num_out,
+                         whole_words<S>(p.cin),
+                         whole_words<S>(p.cout),
+                         partial.data(),
+                         in_width,
+                         out_width};
   for (int64_t part = 0; part < parts; ++part) {
     for (int in = 0; in < in_tiles; ++in) {
       for (int out = 0; out < out_tiles; ++out) {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Sparse convolution on the tensor cores of a GPU: halves, summed in float32.
+"""Sparse convolution on the tensor cores of a GPU: halves or TF32, summed in float32.
 
 The functions compute; what is differentiable is :mod:`torchsparse_lite.ops.sparse_conv`, which
-calls them where they fit. Their memory is row-major; channels are filled up to a multiple of 8 with
-zeros, so that a row is copied 16 bytes at a time.
+calls them where they fit. Channels are filled up with zeros to whole words of 16 bytes, in which
+rows are copied.
 """
 
 from __future__ import annotations
@@ -17,35 +17,44 @@ from torchsparse_lite.ops.scratch import scratch_on
 
 __all__ = ["fits", "implicit_gemm", "order_rows", "pack_weight", "pair_gemm"]
 
-_WORD_CHANNELS = 8  # 16 bytes
-_BLOCK_CHANNELS = 32
-_FRAGMENT = 16
+_WORD_BYTES, _BLOCK_BYTES = 16, 64  # of the input channels of a row
+_OUT_BLOCK = 32
+_FRAGMENTS = 2  # in a block
 _BLOCK_ROWS = 2048  # few enough that the features behind them stay in the cache of a Jetson
 
 
 def fits(feats: Tensor, groups: int) -> bool:
-    """Whether these features can be convolved here: halves on CUDA, in one group."""
-    is_half = feats.dtype in (torch.bfloat16, torch.float16)
-    return has_cuda() and feats.is_cuda and is_half and groups == 1
+    """Whether these features can be convolved here.
+
+    Halves on CUDA can, in one group, and float32 where torch's switch allows TF32.
+    """
+    if not (has_cuda() and feats.is_cuda and groups == 1):
+        return False
+    if feats.dtype == torch.float32:
+        return torch.backends.cuda.matmul.allow_tf32
+    return feats.dtype in (torch.bfloat16, torch.float16)
 
 
 def pack_weight(weight: Tensor, *, transposed: bool = False, mirrored: bool = False) -> Tensor:
     """A weight in the order in which tensor cores read it.
 
     Args:
-        weight: (kernel_volume, in_channels, out_channels) bfloat16 or float16 on CUDA; channels
-            exchanged if ``transposed``.
+        weight: (kernel_volume, in_channels, out_channels) bfloat16, float16 or float32 on CUDA;
+            channels exchanged if ``transposed``.
         transposed: the weight of the adjoint convolution is wanted.
         mirrored: tap t uses the weight of tap K - 1 - t.
 
     Returns:
-        (kernel_volume, in, out, 32, 4) int32: pieces of 16 x 16 channels, what each of 32 lanes
-        holds of them; channels are filled up with zeros to multiples of 32.
+        (kernel_volume, in, out, 32, 4) int32: fragments of input and output channels, and what
+        each of 32 lanes holds of them; channels are filled up with zeros to whole blocks.
     """
     stored = weight.contiguous()
-    channels = stored.shape[:0:-1] if transposed else stored.shape[1:]
-    pieces = [-(-count // _BLOCK_CHANNELS) * (_BLOCK_CHANNELS // _FRAGMENT) for count in channels]
-    packed = stored.new_empty((stored.shape[0], *pieces, 32, 4), dtype=torch.int32)
+    volume, in_channels, out_channels = stored.shape
+    if transposed:
+        in_channels, out_channels = out_channels, in_channels
+    inputs = -(-in_channels * stored.element_size() // _BLOCK_BYTES) * _FRAGMENTS
+    outputs = -(-out_channels // _OUT_BLOCK) * _FRAGMENTS
+    packed = stored.new_empty((volume, inputs, outputs, 32, 4), dtype=torch.int32)
     C.pack_weight(stored, transposed, mirrored, packed, scratch_on(stored))
     return packed
 
@@ -79,7 +88,7 @@ def implicit_gemm(
     """Convolve: ``out[o] = bias + sum over taps of feats[input of o] @ weight[tap]``.
 
     Args:
-        feats: (num_in, in_channels) bfloat16 or float16 on CUDA.
+        feats: (num_in, in_channels) on CUDA, dtype of the weight.
         packed: from :func:`pack_weight`.
         table: mask, ptr and rows of the neighbour table.
         order: (num_out,) int32, from :func:`order_rows`.
@@ -136,5 +145,5 @@ def pair_gemm(
 
 
 def _whole_words(feats: Tensor) -> Tensor:
-    missing = -feats.shape[1] % _WORD_CHANNELS
+    missing = -feats.shape[1] % (_WORD_BYTES // feats.element_size())
     return pad(feats, (0, missing)) if missing else feats.contiguous()
