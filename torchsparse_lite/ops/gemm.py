@@ -31,7 +31,7 @@ def fits(feats: Tensor, groups: int) -> bool:
     if not (has_cuda() and feats.is_cuda and groups == 1):
         return False
     if feats.dtype == torch.float32:
-        return torch.backends.cuda.matmul.allow_tf32
+        return bool(torch.backends.cuda.matmul.allow_tf32)
     return feats.dtype in (torch.bfloat16, torch.float16)
 
 
