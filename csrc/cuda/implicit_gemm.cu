@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "cuda/implicit_gemm.h"
 
-#include "cuda/block.cuh"
+#include "cuda/warp_block.cuh"
 #include "cuda/executor.cuh"
 
 namespace tsl::cuda {
@@ -10,8 +10,9 @@ namespace {
 template <class S, class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, kResidentThreads / Shape::kThreads)
     gemm_kernel(const ImplicitGemm<S> gemm) {
-  Block block;
-  ImplicitGemmTile<S, Shape, Block>(block, gemm, blockIdx.x, static_cast<int>(blockIdx.y)).run();
+  WarpBlock block;
+  ImplicitGemmTile<S, Shape, WarpBlock>(block, gemm, blockIdx.x, static_cast<int>(blockIdx.y))
+      .run();
 }
 
 template <class Shape, class S>

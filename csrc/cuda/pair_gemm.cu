@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "cuda/pair_gemm.h"
 
-#include "cuda/block.cuh"
+#include "cuda/warp_block.cuh"
 #include "cuda/executor.cuh"
 
 namespace tsl::cuda {
@@ -10,9 +10,9 @@ namespace {
 template <class S, class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, kResidentThreads / Shape::kThreads)
     pair_kernel(const PairGemm<S> gemm) {
-  Block block;
-  PairGemmTile<S, Shape, Block>(block, gemm, blockIdx.x, static_cast<int>(blockIdx.y),
-                                static_cast<int>(blockIdx.z))
+  WarpBlock block;
+  PairGemmTile<S, Shape, WarpBlock>(block, gemm, blockIdx.x, static_cast<int>(blockIdx.y),
+                                    static_cast<int>(blockIdx.z))
       .run();
 }
 

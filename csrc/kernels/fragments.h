@@ -21,7 +21,7 @@
 
 #include "core/dtype.h"
 #include "core/macros.h"
-#include "kernels/block.h"
+#include "kernels/warp_block.h"
 
 namespace tsl {
 

@@ -23,7 +23,7 @@
 #include "core/macros.h"
 #include "core/neighbor_table.h"
 #include "core/refuse.h"
-#include "kernels/block.h"
+#include "kernels/warp_block.h"
 #include "kernels/conv_output.h"
 #include "kernels/fragments.h"
 

@@ -16,7 +16,7 @@
 #include "core/dtype.h"
 #include "core/macros.h"
 #include "core/refuse.h"
-#include "kernels/block.h"
+#include "kernels/warp_block.h"
 #include "kernels/fragments.h"
 
 namespace tsl {

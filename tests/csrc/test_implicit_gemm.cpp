@@ -7,7 +7,7 @@
 #include <set>
 #include <vector>
 
-#include "block.h"
+#include "warp_block.h"
 #include "check.h"
 #include "convolutions.h"
 #include "executor.h"
@@ -64,8 +64,8 @@ std::vector<S> by_tiles(const Problem<S>& p, const std::vector<int32_t>& order,
                               out.data(), p.shape.cout, p.shape.relu}};
   for (int64_t row_tile = 0; row_tile < Shape::row_tiles(p.map.num_out); ++row_tile) {
     for (int tile = 0; tile < Shape::channel_tiles(p.shape.cout); ++tile) {
-      Block block(Shape::kWarps, backwards);
-      ImplicitGemmTile<S, Shape, Block>(block, gemm, row_tile, tile).run();
+      WarpBlock block(Shape::kWarps, backwards);
+      ImplicitGemmTile<S, Shape, WarpBlock>(block, gemm, row_tile, tile).run();
     }
   }
   return out.values();

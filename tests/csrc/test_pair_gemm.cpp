@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "block.h"
+#include "warp_block.h"
 #include "check.h"
 #include "convolutions.h"
 #include "refusal.h"
@@ -71,8 +71,8 @@ std::vector<float> by_tiles(const GradProblem<S>& p, bool backwards = false) {
   for (int64_t part = 0; part < parts; ++part) {
     for (int in = 0; in < in_tiles; ++in) {
       for (int out = 0; out < out_tiles; ++out) {
-        Block block(Shape::kWarps, backwards);
-        PairGemmTile<S, Shape, Block>(block, gemm, part, in, out).run();
+        WarpBlock block(Shape::kWarps, backwards);
+        PairGemmTile<S, Shape, WarpBlock>(block, gemm, part, in, out).run();
       }
     }
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A block of threads on the GPU (kernels/block.h): the instructions behind the words. All of them
+// A block of threads on the GPU (kernels/warp_block.h): the instructions behind the words. All of them
 // are there from sm_80 on.
 #pragma once
 
@@ -101,7 +101,7 @@ struct Warp {
   }
 };
 
-struct Block {
+struct WarpBlock {
   template <class T>
   using Registers = T;
 

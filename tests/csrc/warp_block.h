@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// A block of threads on the CPU (kernels/block.h): phase after phase, warp after warp, lane after
-// lane. What a GPU may do late is done as late as it may: a copy that was waited for happens at the
-// next barrier, and until then its destination is NaN. What a GPU may do early is checked: a copy
-// must not go where another warp has read since the last barrier. Shared memory starts as NaN,
+// A block of threads on the CPU (kernels/warp_block.h): phase after phase, warp after warp, lane
+// after lane. What a GPU may do late is done as late as it may: a copy that was waited for happens
+// at the next barrier, and until then its destination is NaN. What a GPU may do early is checked: a
+// copy must not go where another warp has read since the last barrier. Shared memory starts as NaN,
 // registers as rubbish, and warps run in the order that a test asks for.
 #pragma once
 
@@ -23,14 +23,14 @@ namespace tsl::test {
 constexpr int kMaxThreads = 512;
 constexpr uint8_t kNaNByte = 0xff;  // four of them are a NaN in every type
 
-class Block;
+class WarpBlock;
 
 inline void check_aligned(const void* address) {
   CHECK_EQ(reinterpret_cast<uintptr_t>(address) % sizeof(Words4), uintptr_t{0});
 }
 
 struct Lane {
-  Block* block;
+  WarpBlock* block;
   int index;
   int thread;
 
@@ -42,7 +42,7 @@ struct Lane {
 };
 
 struct Warp {
-  Block* block;
+  WarpBlock* block;
   int index;
 
   template <class Run>
@@ -130,7 +130,7 @@ struct Warp {
   }
 };
 
-class Block {
+class WarpBlock {
  public:
   template <class T>
   struct Registers : std::vector<T> {
@@ -140,7 +140,7 @@ class Block {
   };
 
   /// With `backwards` the last warp of a phase comes first.
-  Block(int warps, bool backwards) : warps_(warps), backwards_(backwards) {}
+  WarpBlock(int warps, bool backwards) : warps_(warps), backwards_(backwards) {}
 
   template <class T>
   T& shared() {
