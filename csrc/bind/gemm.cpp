@@ -4,6 +4,8 @@
 #include <pybind11/stl.h>
 
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "bind/device.h"
 #include "bind/index_checks.h"
@@ -94,9 +96,11 @@ void order_rows(const TensorView& mask, const TensorView& tap_ptr, int64_t block
 void implicit_gemm(const TensorView& feats, const TensorView& packed,
                    const std::optional<TensorView>& bias, const std::optional<TensorView>& residual,
                    const TensorView& mask, const TensorView& ptr, const TensorView& rows,
-                   const TensorView& order, bool relu, const TensorView& out,
+                   const TensorView& order, bool relu, int tile, const TensorView& out,
                    const py::function& scratch) {
   const char* const function = "implicit_gemm";
+  TSL_CHECK(tile >= 0 && tile < kTileShapes, ValueError, "implicit_gemm: tile must be 0 to ",
+            kTileShapes - 1, ", got ", tile, ". See gemm_tiles().");
   const DType dtype = feats.dtype;
   feats.expect("implicit_gemm: feats", dtype, {-1, -1}, kCuda);
   check_words(feats, "implicit_gemm: feats");
@@ -117,9 +121,11 @@ void implicit_gemm(const TensorView& feats, const TensorView& packed,
                                  residual ? residual->as<S>() : nullptr, out.as<S>(),
                                  static_cast<int>(out_channels), relu};
       cuda::implicit_gemm(
-          call, ImplicitGemm<S>{table, rows.shape[0], static_cast<int>(volume), order.as<int32_t>(),
-                                num_out, feats.as<S>(), feats.shape[0],
-                                static_cast<int>(feats.shape[1]), packed.as<Words4>(), output});
+          call,
+          ImplicitGemm<S>{table, rows.shape[0], static_cast<int>(volume), order.as<int32_t>(),
+                          num_out, feats.as<S>(), feats.shape[0], static_cast<int>(feats.shape[1]),
+                          packed.as<Words4>(), output},
+          tile);
     });
   });
 }
@@ -165,6 +171,12 @@ void pair_gemm(const TensorView& feats, const TensorView& grad_out, const Tensor
   });
 }
 
+/// Rows and channels of each.
+template <class... Shapes>
+std::vector<std::pair<int, int>> sizes_of(std::tuple<Shapes...>) {
+  return {{Shapes::kRows, Shapes::kChannels}...};
+}
+
 }  // namespace
 
 void register_gemm(py::module_& module) {
@@ -174,7 +186,9 @@ void register_gemm(py::module_& module) {
              py::arg("order"), py::arg("scratch"));
   module.def("implicit_gemm", &implicit_gemm, py::arg("feats"), py::arg("packed"), py::arg("bias"),
              py::arg("residual"), py::arg("mask"), py::arg("ptr"), py::arg("rows"),
-             py::arg("order"), py::arg("relu"), py::arg("out"), py::arg("scratch"));
+             py::arg("order"), py::arg("relu"), py::arg("tile"), py::arg("out"),
+             py::arg("scratch"));
+  module.def("gemm_tiles", [] { return sizes_of(TileShapes()); });
   module.def("pair_gemm", &pair_gemm, py::arg("feats"), py::arg("grad_out"), py::arg("in_index"),
              py::arg("out_index"), py::arg("tap_ptr"), py::arg("grad_weight"), py::arg("scratch"));
 }

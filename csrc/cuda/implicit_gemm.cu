@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "cuda/implicit_gemm.h"
 
+#include <utility>
+
 #include "cuda/warp_block.cuh"
 #include "cuda/executor.cuh"
 
@@ -26,6 +28,13 @@ void launch(const ImplicitGemm<S>& gemm, cudaStream_t stream) {
   TSL_CUDA_CHECK(cudaGetLastError());
 }
 
+template <class S, int... numbers>
+void launch_tile(const ImplicitGemm<S>& gemm, int tile, cudaStream_t stream,
+                 std::integer_sequence<int, numbers...>) {
+  ((tile == numbers ? launch<std::tuple_element_t<numbers, TileShapes>>(gemm, stream) : void()),
+   ...);
+}
+
 }  // namespace
 
 template <class S>
@@ -42,23 +51,18 @@ void order_rows(const Call& call, const NeighborTable& table, const int64_t* tap
 }
 
 template <class S>
-void implicit_gemm(const Call& call, const ImplicitGemm<S>& gemm) {
+void implicit_gemm(const Call& call, const ImplicitGemm<S>& gemm, int tile) {
   if (gemm.num_out == 0) return;
   const DeviceGuard guard(call.device);
-  const auto stream = static_cast<cudaStream_t>(call.stream);
-  const int blocks = (gemm.out.channels + kOutBlock - 1) / kOutBlock;
-  // As many channels in a tile as divide them evenly: no warp idles, and rows are gathered seldom.
-  if (blocks % 4 == 0) return launch<TileShape<1, 4>>(gemm, stream);
-  if (blocks % 3 == 0) return launch<TileShape<1, 3>>(gemm, stream);
-  if (blocks % 2 == 0) return launch<TileShape<2, 2>>(gemm, stream);
-  return launch<TileShape<2, 1>>(gemm, stream);
+  launch_tile(gemm, tile, static_cast<cudaStream_t>(call.stream),
+              std::make_integer_sequence<int, kTileShapes>());
 }
 
 template void pack_weight<float>(const Call&, const PackWeight<float>&);
 template void pack_weight<BFloat16>(const Call&, const PackWeight<BFloat16>&);
 template void pack_weight<Float16>(const Call&, const PackWeight<Float16>&);
-template void implicit_gemm<float>(const Call&, const ImplicitGemm<float>&);
-template void implicit_gemm<BFloat16>(const Call&, const ImplicitGemm<BFloat16>&);
-template void implicit_gemm<Float16>(const Call&, const ImplicitGemm<Float16>&);
+template void implicit_gemm<float>(const Call&, const ImplicitGemm<float>&, int);
+template void implicit_gemm<BFloat16>(const Call&, const ImplicitGemm<BFloat16>&, int);
+template void implicit_gemm<Float16>(const Call&, const ImplicitGemm<Float16>&, int);
 
 }  // namespace tsl::cuda

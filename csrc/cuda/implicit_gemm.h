@@ -16,7 +16,8 @@ void pack_weight(const Call& call, const PackWeight<S>& pack);
 void order_rows(const Call& call, const NeighborTable& table, const int64_t* tap_ptr,
                 int kernel_volume, int64_t num_out, int64_t block_rows, int32_t* order);
 
+/// `tile` is one of TileShapes.
 template <class S>
-void implicit_gemm(const Call& call, const ImplicitGemm<S>& gemm);
+void implicit_gemm(const Call& call, const ImplicitGemm<S>& gemm, int tile);
 
 }  // namespace tsl::cuda

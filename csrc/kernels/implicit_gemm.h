@@ -13,10 +13,11 @@
 // (kernels/fragments.h) from global memory straight to registers, one step ahead; every number is
 // summed by one thread, step after step, so a result is the same bit for bit in every run.
 //
-// Shared memory: 64 bytes a row and stage, 4 bytes a row and tap (of 32), under 54 KB.
+// Shared memory: 64 bytes a row and stage, 4 bytes a row and tap (of 32), under 50 KB.
 #pragma once
 
 #include <cstdint>
+#include <tuple>
 
 #include "core/bits.h"
 #include "core/hash_table.h"
@@ -61,6 +62,11 @@ struct TileShape {
     return (out_channels + kChannels - 1) / kChannels;
   }
 };
+
+/// All that are compiled, by number. Which one is used is decided in Python, ops/gemm_tiles.py.
+using TileShapes = std::tuple<TileShape<1, 1>, TileShape<2, 1>, TileShape<1, 2>, TileShape<2, 2>,
+                              TileShape<1, 3>, TileShape<2, 3>, TileShape<1, 4>, TileShape<2, 4>>;
+constexpr int kTileShapes = std::tuple_size_v<TileShapes>;
 
 template <class Shape>
 struct TileMemory {

@@ -72,13 +72,9 @@ std::vector<S> by_tiles(const Problem<S>& p, const std::vector<int32_t>& order,
 }
 
 /// run(shape tag)
-template <class Run>
-void for_tile_shapes(const Run& run) {
-  run(TileShape<1, 1>{});
-  run(TileShape<1, 3>{});
-  run(TileShape<1, 4>{});
-  run(TileShape<2, 1>{});
-  run(TileShape<2, 2>{});
+template <class Run, class... Shapes>
+void for_tile_shapes(const Run& run, std::tuple<Shapes...>) {
+  (run(Shapes{}), ...);
 }
 
 template <class S>
@@ -90,13 +86,14 @@ void check_problem(const Map& map, const Shape& shape) {
   const Sums expected = exact_conv(problem);
   const std::vector<Words4> weight = packed(problem.weight, problem, shape.cin);
   const std::vector<int32_t> order = order_of(map);
-  for_tile_shapes([&](auto tag) {
+  const auto check_tile = [&](auto tag) {
     using Tile = decltype(tag);
     const check::Note tile("tile of ", Tile::kRows, " rows and ", Tile::kChannels, " channels");
     const std::vector<S> out = by_tiles<Tile>(problem, order, weight);
     expected.expect<float>(out);
     CHECK(same_bits(by_tiles<Tile>(problem, order, weight, true), out));
-  });
+  };
+  for_tile_shapes(check_tile, TileShapes());
 }
 
 TEST(maps_of_all_kinds) {

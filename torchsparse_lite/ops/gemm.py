@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from torchsparse_lite._native import C, has_cuda
+from torchsparse_lite.ops.gemm_tiles import tile_for
 from torchsparse_lite.ops.scratch import scratch_on
 
 __all__ = ["fits", "implicit_gemm", "order_rows", "pack_weight", "pair_gemm"]
@@ -84,6 +85,7 @@ def implicit_gemm(
     bias: Tensor | None = None,
     residual: Tensor | None = None,
     relu: bool = False,
+    tile: int | None = None,
 ) -> Tensor:
     """Convolve: ``out[o] = bias + sum over taps of feats[input of o] @ weight[tap]``.
 
@@ -96,6 +98,7 @@ def implicit_gemm(
         bias: (out_channels,) or None.
         residual: (num_out, out_channels), added before the activation, or None.
         relu: apply max(0, .) at the end.
+        tile: number of one in ``C.gemm_tiles()``; None for the one that the table says.
 
     Returns:
         (num_out, out_channels), dtype of ``feats``; the same bits in every run.
@@ -109,6 +112,7 @@ def implicit_gemm(
         *table,
         order,
         relu,
+        tile_for(feats, out_channels, order.shape[0]) if tile is None else tile,
         out,
         scratch_on(feats),
     )
