@@ -47,9 +47,9 @@ def test_a_table_is_read(tmp_path):
 
 
 def test_wrong_tables_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="gemm_tiles: table must be a file, got .*--tune"):
+    with pytest.raises(FileNotFoundError, match=r"gemm_tiles: table must be a file, got .*--tune"):
         read_tiles(str(tmp_path / "none.json"))
     path = tmp_path / "tiles.json"
     path.write_text(json.dumps({"sm_87": {"96x128@15": "100x64"}}))
-    with pytest.raises(ValueError, match="must be one of 64x32, .*, got 100x64"):
+    with pytest.raises(ValueError, match=r"must be one of 64x32, .*, got 100x64"):
         read_tiles(str(path))
