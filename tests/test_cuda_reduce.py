@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Operators that are bound by memory, on either device, against float64 and plain torch.
 
-Forward and all gradients. Inputs are rounded to the dtype under test first, so that errors are
+Forward and all gradients. What goes in is rounded to the dtype under test first, so that errors are
 those of the operators alone.
 """
 
@@ -17,6 +17,7 @@ from conftest import WHY_NO_CUDA
 
 import torchsparse_lite as tsl
 from torchsparse_lite import ops
+from torchsparse_lite.ops.sparse_conv import Pairs
 
 needs_cuda = [
     pytest.mark.cuda,
@@ -63,7 +64,7 @@ class SegmentReduce:
     def expect(self, feats):
         if self.reduce == "max":
             groups = [feats[self.segment == s] for s in range(self.count)]
-            zero = feats.new_zeros(feats.shape[1])
+            zero = 0 * feats.sum(0)
             return (torch.stack([g.amax(0) if len(g) else zero for g in groups]),)
         out = feats.new_zeros(self.count, feats.shape[1]).index_add(0, self.segment, feats)
         counts = torch.bincount(self.segment, minlength=self.count).clamp_min(1).unsqueeze(1)
@@ -73,7 +74,8 @@ class SegmentReduce:
 class Interpolate:
     """Three rows of few, so that some are read by many; some terms missing."""
 
-    def __init__(self, rows, channels, known=17):
+    def __init__(self, rows, channels):
+        known = 17
         generator = torch.Generator().manual_seed(rows)
         index = torch.randint(-1, known, (rows, 3), generator=generator)
         self.index = (index,)
@@ -105,9 +107,7 @@ class OnMap:
 
     def on_device(self, index):
         p = self.pairs
-        return ops.sparse_conv.Pairs(
-            tuple(index[:3]), tuple(index[3:]), p.num_out, p.is_symmetric, p.full_tap
-        )
+        return Pairs(tuple(index[:3]), tuple(index[3:]), p.num_out, p.is_symmetric, p.full_tap)
 
     def windows(self, feats):
         """(tap, rows of the output, their inputs)."""
@@ -237,11 +237,11 @@ CASES = {
 SIZES = [(0, 3), (1, 32), (33, 65), (250, 8), (5000, 3), (5000, 32)]
 
 
-def differentiated(outputs, leaves):
-    """The outputs, and the gradients of their sum weighted with random numbers."""
-    seeds = [values(*out.shape, seed=7 + n) for n, out in enumerate(outputs)]
+def differentiated(outputs, leaves, dtype):
+    """The outputs, and the gradients of their sum weighted with random numbers of the dtype."""
+    seeds = [values(*out.shape, seed=7 + n).to(dtype) for n, out in enumerate(outputs)]
     grads = [seed.to(out) for seed, out in zip(seeds, outputs, strict=True)]
-    return [*outputs, *torch.autograd.grad(outputs, leaves, grads)]
+    return [t.detach() for t in (*outputs, *torch.autograd.grad(outputs, leaves, grads))]
 
 
 def placed(leaf, dtype, device, offset):
@@ -253,12 +253,12 @@ def placed(leaf, dtype, device, offset):
 def on_device(case, dtype, device, offset=0):
     leaves = [placed(leaf, dtype, device, offset) for leaf in case.leaves]
     index = [array.to(device) for array in case.index]
-    return [t.detach() for t in differentiated(case.run(*leaves, *index), leaves)]
+    return differentiated(case.run(*leaves, *index), leaves, dtype)
 
 
 def in_float64(case, dtype):
     leaves = [leaf.to(dtype).double().requires_grad_() for leaf in case.leaves]
-    return [t.detach() for t in differentiated(case.expect(*leaves), leaves)]
+    return differentiated(case.expect(*leaves), leaves, dtype)
 
 
 def assert_close(actual, expected, tolerance):
@@ -290,6 +290,17 @@ def test_rows_that_begin_anywhere_give_the_same(name, device):
     expected = on_device(case, torch.float32, device)
     found = on_device(case, torch.float32, device, offset=1)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_points_with_nothing_around_them_read_zeros(device):
+    feats = torch.empty(0, 3, device=device, requires_grad=True)
+    weight = torch.ones(5, 8, device=device, requires_grad=True)
+    out = ops.interpolate(feats, torch.full((5, 8), -1, device=device), weight)
+    grad_feats, grad_weight = torch.autograd.grad(out.sum(), [feats, weight])
+    assert torch.equal(out.cpu(), torch.zeros(5, 3))
+    assert torch.equal(grad_weight.cpu(), torch.zeros(5, 8))
+    assert grad_feats.shape == (0, 3)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -3,8 +3,8 @@
 // shifted.
 //
 // Sums: all rows are one segment of kernels/segments.h: blocks of 64 rows, groups of 64 blocks, and
-// the rest, whatever the device. They are taken in kernels/wide_sum.h, to 48 bits where the CPU,
-// over blocks of 1024 rows, has 53.
+// the rest, whatever the device. They are taken in kernels/wide_sum.h, to 42 bits or more
+// where the CPU, over blocks of 1024 rows in double, has up to 53.
 // scale_shift: one functor, an item is a row's pack of channels; computed in float (in double for
 // double) in the CPU's order and rounded once, so it is the CPU's to the last bit, where neither
 // fuses the product into the sum. Memory: none of its own.
@@ -23,9 +23,9 @@ namespace tsl {
 template <class S>
 struct ColumnSums {
   const S* a;  // (rows, channels)
-  const S* b;  // (rows, channels) or null
+  const S* b;  // (rows, channels), with product
   double* sum;
-  double* product;  // of a and b; null without b
+  double* product;  // of a and b, or null
   int64_t rows;
   int64_t channels;
 };
@@ -83,7 +83,7 @@ struct SumOfProducts {
 template <int kWidth, class S, class Executor>
 void column_sums(Executor& executor, const ColumnSums<S>& task) {
   const OneSegment rows{task.rows};
-  if (task.b) {
+  if (task.product) {
     reduce_segments<kWidth>(executor, rows, SumOfProducts<S, kWidth>{task}, task.channels);
   } else {
     reduce_segments<kWidth>(executor, rows, SumOfColumns<S, kWidth>{task}, task.channels);

@@ -143,10 +143,13 @@ struct RowGroups {
     ptr.push_back(rows);
     shuffle_rows(random);
   }
-  RowGroups(uint64_t seed, const std::vector<int64_t>& sizes) {
-    for (const int64_t size : sizes) ptr.push_back(ptr.back() + size);
+  static RowGroups of_sizes(uint64_t seed, const std::vector<int64_t>& sizes) {
+    RowGroups groups(seed, 0);
+    groups.ptr = {0};
+    for (const int64_t size : sizes) groups.ptr.push_back(groups.ptr.back() + size);
     Random random(seed);
-    shuffle_rows(random);
+    groups.shuffle_rows(random);
+    return groups;
   }
 
   int64_t count() const { return size_of(ptr) - 1; }

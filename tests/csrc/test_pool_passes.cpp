@@ -195,10 +195,10 @@ TEST(channelwise_convolutions_are_those_of_the_cpu) {
     const check::Note note(map.num_in, " to ", map.num_out, " rows, ", map.kernel_volume, " taps");
     for_each_type([&](auto tag) {
       for (const int64_t channels : kChannels) {
-        for (const Extras& extras : kinds) {
-          check_conv<decltype(tag)>(map, channels, extras, true);
-        }
+        check_conv<decltype(tag)>(map, channels, kinds[3], true);
         check_conv<decltype(tag)>(map, channels, kinds[3], false);
+        if (channels != 3) continue;
+        for (const Extras& extras : kinds) check_conv<decltype(tag)>(map, 3, extras, true);
       }
     });
   }
@@ -274,10 +274,11 @@ TEST(pairs_that_do_not_belong_are_refused) {
     CHECK(table_refuses(lists));
     CHECK_EQ(sum_refuses(lists), is_sum_too);
   };
-  const int32_t rows = static_cast<int32_t>(map.num_in);
-  check_refused("in", [&](OwnedPairs& lists) { lists.in_index.back() = rows; }, true);
+  const int32_t num_in = static_cast<int32_t>(map.num_in);
+  const int32_t num_out = static_cast<int32_t>(map.num_out);
+  check_refused("in", [&](OwnedPairs& lists) { lists.in_index.back() = num_in; }, true);
   check_refused("in below", [&](OwnedPairs& lists) { lists.in_index[7] = -1; }, true);
-  check_refused("out", [&](OwnedPairs& lists) { lists.out_index[0] = rows; }, true);
+  check_refused("out", [&](OwnedPairs& lists) { lists.out_index[0] = num_out; }, true);
   check_refused("out below", [&](OwnedPairs& lists) { lists.out_index.back() = INT32_MIN; }, true);
   check_refused(
       "twice", [&](OwnedPairs& lists) { lists.out_index[1] = lists.out_index[0]; }, false);

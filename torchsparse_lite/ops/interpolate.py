@@ -38,6 +38,8 @@ def _interpolate_grad_native(grad: Tensor, index: Tensor, weight: Tensor, num_ro
 
 def _weight_grad(feats: Tensor, index: Tensor, grad: Tensor, dtype: torch.dtype) -> Tensor:
     """(N, k) inner products of the rows that were read with the gradient that comes back."""
+    if len(feats) == 0:
+        return grad.new_zeros(index.shape, dtype=dtype)
     terms = [
         (feats.index_select(0, rows.clamp_min(0)) * grad).sum(1) * (rows >= 0)
         for rows in index.unbind(1)

@@ -56,11 +56,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
     order, ptr, argmax = ctx.saved_tensors
-    grad_feats = grad.new_zeros((ctx.num_in, grad.shape[1]))
     if ctx.reduce == "max":
-        # A row belongs to one segment, so no two maxima point at the same element.
-        rows = argmax.clamp_min(0)
-        return grad_feats.scatter_add(0, rows, grad * (argmax >= 0)), None, None, None
+        # A row belongs to one segment, so no two maxima point at the same element. Empty segments
+        # point behind the last row.
+        grad_feats = grad.new_zeros((ctx.num_in + 1, grad.shape[1]))
+        rows = argmax.masked_fill(argmax < 0, ctx.num_in)
+        return grad_feats.scatter(0, rows, grad)[:-1], None, None, None
+    grad_feats = grad.new_zeros((ctx.num_in, grad.shape[1]))
     counts = ptr.diff()
     if ctx.reduce == "mean":
         # In the wide type: float16 cannot hold the number of points of a large segment.
