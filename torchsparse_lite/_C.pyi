@@ -33,11 +33,14 @@ def channelwise_conv(
     feats: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
+    residual: Tensor | None,
     in_index: Tensor,
     out_index: Tensor,
     tile_ptr: Tensor,
     tile_rows: int,
+    relu: bool,
     out: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def channelwise_weight_grad(
@@ -48,6 +51,7 @@ def channelwise_weight_grad(
     tile_ptr: Tensor,
     tile_rows: int,
     grad_weight: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def check_range(coords: Tensor, function: str, scratch: _Scratch, threads: int) -> None: ...
@@ -63,9 +67,16 @@ def coarse_sites(
 def coarsen(
     coords: Tensor, parent: Tensor, allocate: _Allocate, scratch: _Scratch, threads: int
 ) -> None: ...
-def column_moments(feats: Tensor, mean: Tensor, variance: Tensor, threads: int) -> None: ...
+def column_moments(
+    feats: Tensor, mean: Tensor, variance: Tensor, scratch: _Scratch, threads: int
+) -> None: ...
 def column_sums(
-    a: Tensor, b: Tensor | None, sum: Tensor, product: Tensor | None, threads: int
+    a: Tensor,
+    b: Tensor | None,
+    sum: Tensor,
+    product: Tensor | None,
+    scratch: _Scratch,
+    threads: int,
 ) -> None: ...
 def corners(
     table: _Table,
@@ -119,7 +130,12 @@ def interpolate(
     feats: Tensor, index: Tensor, weight: Tensor, out: Tensor, threads: int
 ) -> None: ...
 def interpolate_backward(
-    grad_out: Tensor, index: Tensor, weight: Tensor, grad_feats: Tensor, threads: int
+    grad_out: Tensor,
+    index: Tensor,
+    weight: Tensor,
+    grad_feats: Tensor,
+    scratch: _Scratch,
+    threads: int,
 ) -> None: ...
 def is_morton_ordered(coords: Tensor, scratch: _Scratch, threads: int) -> bool: ...
 def max_pool(
@@ -130,6 +146,7 @@ def max_pool(
     tile_rows: int,
     out: Tensor,
     argmax: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def max_pool_backward(
@@ -140,6 +157,7 @@ def max_pool_backward(
     tile_ptr: Tensor,
     tile_rows: int,
     grad_in: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def nearest_points(
@@ -225,6 +243,7 @@ def segment_reduce(
     reduce: str,
     out: Tensor,
     argmax: Tensor | None,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def simd_kernels() -> list[str]: ...

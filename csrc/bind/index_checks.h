@@ -7,6 +7,7 @@
 #include "bind/tensor_view.h"
 #include "core/neighbor_table.h"
 #include "cpu/simd/kernels.h"
+#include "kernels/pair_table.h"
 
 namespace tsl::bind {
 
@@ -37,6 +38,10 @@ struct PairArrays {
   const TensorView& tile_ptr;
   int64_t tile_rows;
 };
+
+/// Types and shapes alone, of a map on a GPU; the passes look into the arrays themselves.
+TiledPairs described_pairs(const PairArrays& arrays, int64_t num_in, int64_t num_out,
+                           const char* function);
 
 /// The map of a gather: inside a tile and a tap, output rows ascend and belong to the tile.
 cpu::PairTiles pair_tiles(const PairArrays& arrays, int64_t num_in, int64_t num_out,

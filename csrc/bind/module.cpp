@@ -42,6 +42,9 @@ PYBIND11_MODULE(_C, module) {
   tsl::bind::register_neighbors(module);
   tsl::bind::register_sparse_conv(module);
   tsl::bind::register_gemm(module);
+  tsl::bind::register_channelwise_conv(module);
   tsl::bind::register_reduce(module);
+  tsl::bind::register_max_pool(module);
+  tsl::bind::register_columns(module);
   tsl::bind::register_point_search(module);
 }

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "core/dtype.h"
 #include "core/macros.h"
@@ -56,18 +55,10 @@ struct ConvOutput {
   }
 
   TSL_HOST_DEVICE S finished(float sum, int channel, S other) const {
-    if (bias) sum += widened(bias[channel]);
-    if (residual) sum += widened(other);
+    if (bias) sum += widened<float>(bias[channel]);
+    if (residual) sum += widened<float>(other);
     if (relu && sum <= 0.0f) sum = 0.0f;
-    return rounded<S>(sum);
-  }
-
-  TSL_HOST_DEVICE static float widened(S value) {
-    if constexpr (std::is_same_v<S, float>) {
-      return value;
-    } else {
-      return to_float(value);
-    }
+    return narrowed<S>(sum);
   }
 };
 

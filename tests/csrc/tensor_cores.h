@@ -62,7 +62,7 @@ class Aligned {
 
 /// Channels filled up to a multiple of 8, as the caller does.
 template <class S>
-std::vector<S> widened(const std::vector<S>& feats, int channels, int width) {
+std::vector<S> filled_up(const std::vector<S>& feats, int channels, int width) {
   const int64_t rows = size_of(feats) / channels;
   std::vector<S> wide(static_cast<size_t>(rows * width), stored(0.0, S{}));
   for (int64_t row = 0; row < rows; ++row) {

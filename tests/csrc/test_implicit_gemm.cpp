@@ -48,7 +48,7 @@ std::vector<S> by_tiles(const Problem<S>& p, const std::vector<int32_t>& order,
                         const std::vector<Words4>& weight, bool backwards = false) {
   const OwnedTable table = table_of(p.map.pairs, p.map.num_out, p.map.kernel_volume);
   const int in_channels = whole_words<S>(p.shape.cin);
-  Aligned<S> feats(widened(p.feats, p.shape.cin, in_channels));
+  Aligned<S> feats(filled_up(p.feats, p.shape.cin, in_channels));
   Aligned<S> residual(p.residual);
   Aligned<S> out(std::vector<S>(p.out_size(), stored(777.0, S{})));
   const ImplicitGemm<S> gemm{table.view(),

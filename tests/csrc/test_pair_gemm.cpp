@@ -53,8 +53,8 @@ std::vector<float> by_tiles(const GradProblem<S>& p, bool backwards = false) {
   const int in_width = in_tiles * Shape::kIn;
   const int out_width = out_tiles * Shape::kOut;
   std::vector<float> partial(static_cast<size_t>(parts * in_width * out_width), std::nanf(""));
-  Aligned<S> feats(widened(p.feats, p.cin, whole_words<S>(p.cin)));
-  Aligned<S> grad_out(widened(p.grad_out, p.cout, whole_words<S>(p.cout)));
+  Aligned<S> feats(filled_up(p.feats, p.cin, whole_words<S>(p.cin)));
+  Aligned<S> grad_out(filled_up(p.grad_out, p.cout, whole_words<S>(p.cout)));
   const PairGemm<S> gemm{pair_parts,
                          lists.in_index.data(),
                          lists.out_index.data(),

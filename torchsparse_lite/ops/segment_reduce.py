@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.errors import check_choice
 from torchsparse_lite.ops.registry import Autograd, define_op
+from torchsparse_lite.ops.scratch import scratch_on
 from torchsparse_lite.ops.widen import sum_dtype, widened
 
 __all__ = ["segment_reduce", "segments"]
@@ -18,7 +19,7 @@ __all__ = ["segment_reduce", "segments"]
 _REDUCTIONS = ("sum", "mean", "max")
 
 
-def _segment_reduce_cpu(
+def _segment_reduce_native(
     feats: Tensor, order: Tensor, ptr: Tensor, reduce: str
 ) -> tuple[Tensor, Tensor]:
     x = widened(feats)
@@ -32,6 +33,7 @@ def _segment_reduce_cpu(
         reduce,
         out,
         argmax if reduce == "max" else None,
+        scratch_on(x),
         torch.get_num_threads(),
     )
     return out.to(feats.dtype), argmax
@@ -54,11 +56,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
     order, ptr, argmax = ctx.saved_tensors
-    grad_feats = grad.new_zeros((ctx.num_in, grad.shape[1]))
     if ctx.reduce == "max":
-        # A row belongs to one segment, so no two maxima point at the same element.
-        rows = argmax.clamp_min(0)
-        return grad_feats.scatter_add(0, rows, grad * (argmax >= 0)), None, None, None
+        # A row belongs to one segment, so no two maxima point at the same element. Empty segments
+        # point behind the last row.
+        grad_feats = grad.new_zeros((ctx.num_in + 1, grad.shape[1]))
+        rows = argmax.masked_fill(argmax < 0, ctx.num_in)
+        return grad_feats.scatter(0, rows, grad)[:-1], None, None, None
+    grad_feats = grad.new_zeros((ctx.num_in, grad.shape[1]))
     counts = ptr.diff()
     if ctx.reduce == "mean":
         # In the wide type: float16 cannot hold the number of points of a large segment.
@@ -106,7 +110,8 @@ def _segments_at_once(segment: Tensor, count: int, order: Tensor) -> tuple[Tenso
 
 _segment_reduce = define_op(
     "segment_reduce(Tensor feats, Tensor order, Tensor ptr, str reduce) -> (Tensor, Tensor)",
-    cpu=_segment_reduce_cpu,
+    cpu=_segment_reduce_native,
+    cuda=_segment_reduce_native if has_cuda() else None,
     fake=_segment_reduce_fake,
     autograd=Autograd(_setup, _backward),
 )
@@ -118,7 +123,7 @@ def segment_reduce(
     """Reduce the rows ``order[ptr[s]:ptr[s + 1]]`` of ``feats`` into row ``s``.
 
     Args:
-        feats: (N, C) floating; sums and means are accumulated in float64.
+        feats: (N, C) floating; sums and means lose no digits to the number of rows.
         order: (M,) int64 distinct rows, segment after segment.
         ptr: (S + 1,) int64, from 0 to M.
         reduce: "sum", "mean" or "max".

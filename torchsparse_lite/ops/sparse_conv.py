@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
+from torchsparse_lite.errors import check_cpu
+from torchsparse_lite.ops.channelwise_conv import channelwise_conv, channelwise_weight_grad
 from torchsparse_lite.ops.columns import column_sums
 from torchsparse_lite.ops.neighbors import tile_pairs, tile_rows, transpose_pairs
 from torchsparse_lite.ops.registry import Autograd, define_op
-from torchsparse_lite.ops.widen import sum_dtype, widened
+from torchsparse_lite.ops.widen import sum_dtype
 
 __all__ = ["Pairs", "sparse_conv", "sparse_conv_weight_grad", "transposed_tiles"]
 
@@ -55,27 +57,7 @@ def _is_channelwise(feats: Tensor, weight: Tensor, groups: int) -> bool:
     return groups == feats.shape[1] and weight.shape[1] == 1 and weight.shape[2] == groups
 
 
-def _channelwise_cpu(
-    feats: Tensor, weight: Tensor, bias: Tensor | None, pairs: list[Tensor], num_out: int
-) -> Tensor:
-    x = widened(feats)
-    out = x.new_empty((num_out, x.shape[1]))
-    in_index, out_index, tile_ptr = pairs
-    C.channelwise_conv(
-        x,
-        widened(weight),
-        None if bias is None else widened(bias),
-        in_index,
-        out_index,
-        tile_ptr,
-        tile_rows(num_out),
-        out,
-        torch.get_num_threads(),
-    )
-    return out
-
-
-def _sparse_conv_cpu(
+def _sparse_conv_native(
     feats: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -91,10 +73,11 @@ def _sparse_conv_cpu(
     relu: bool,
 ) -> Tensor:
     if _is_channelwise(feats, weight, groups):
-        taps = weight.flip(0) if mirrored else weight
-        out = _channelwise_cpu(feats, taps.squeeze(1), bias, pairs, num_out)
-        out = out if residual is None else out + residual
-        return (out.relu_() if relu else out).to(feats.dtype)
+        taps = (weight.flip(0) if mirrored else weight).squeeze(1)
+        return channelwise_conv(
+            feats, taps, pairs, num_out, bias=bias, residual=residual, relu=relu
+        )
+    check_cpu("sparse_conv", feats)
     out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
     out = feats.new_empty((num_out, out_channels))
     in_index, out_index, tile_ptr = pairs
@@ -194,7 +177,8 @@ _sparse_conv = define_op(
     "sparse_conv(Tensor feats, Tensor weight, Tensor? bias, Tensor? residual, Tensor[] pairs, "
     "Tensor[] backward_pairs, SymInt num_out, int groups, bool is_symmetric, int full_tap, "
     "bool transposed, bool mirrored, bool relu) -> Tensor",
-    cpu=_sparse_conv_cpu,
+    cpu=_sparse_conv_native,
+    cuda=_sparse_conv_native if has_cuda() else None,
     fake=_sparse_conv_fake,
     autograd=Autograd(_sparse_conv_setup, _sparse_conv_backward),
     autocast=True,
@@ -249,29 +233,28 @@ def sparse_conv(
     return result
 
 
-def _weight_grad_cpu(feats: Tensor, grad_out: Tensor, pairs: list[Tensor], groups: int) -> Tensor:
+def _weight_grad_native(
+    feats: Tensor, grad_out: Tensor, pairs: list[Tensor], groups: int
+) -> Tensor:
     in_channels, out_channels = feats.shape[1], grad_out.shape[1]
     in_index, out_index, tile_ptr = pairs
     rows = tile_rows_of(tile_ptr, grad_out.shape[0], feats.shape[0])
-    shape = (tile_ptr.shape[1], in_channels // groups, out_channels)
-    grad_weight = torch.empty(shape, dtype=sum_dtype(feats.dtype))
-    threads = torch.get_num_threads()
     if groups == in_channels == out_channels:
-        x, grad = widened(feats), widened(grad_out)
-        result = grad_weight.squeeze(1)
-        C.channelwise_weight_grad(x, grad, in_index, out_index, tile_ptr, rows, result, threads)
-    else:
-        C.sparse_conv_weight_grad(
-            feats.contiguous(),
-            grad_out.contiguous(),
-            in_index,
-            out_index,
-            tile_ptr,
-            rows,
-            groups,
-            grad_weight,
-            threads,
-        )
+        return channelwise_weight_grad(feats, grad_out, pairs, rows).unsqueeze(1)
+    check_cpu("sparse_conv_weight_grad", feats)
+    shape = (tile_ptr.shape[1], in_channels // groups, out_channels)
+    grad_weight = feats.new_empty(shape, dtype=sum_dtype(feats.dtype))
+    C.sparse_conv_weight_grad(
+        feats.contiguous(),
+        grad_out.contiguous(),
+        in_index,
+        out_index,
+        tile_ptr,
+        rows,
+        groups,
+        grad_weight,
+        torch.get_num_threads(),
+    )
     return grad_weight
 
 
@@ -316,7 +299,8 @@ def _weight_grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 _weight_grad = define_op(
     "sparse_conv_weight_grad(Tensor feats, Tensor grad_out, Tensor[] pairs, int groups) -> Tensor",
-    cpu=_weight_grad_cpu,
+    cpu=_weight_grad_native,
+    cuda=_weight_grad_native if has_cuda() else None,
     fake=lambda feats, grad_out, pairs, groups: feats.new_empty(
         (pairs[2].shape[1], feats.shape[1] // groups, grad_out.shape[1]),
         dtype=sum_dtype(feats.dtype),
