@@ -192,6 +192,11 @@ class KernelMap:
         return self.in_index.shape[0]
 
     @cached_property
+    def host_tap_ptr(self) -> Tensor:
+        """``tap_ptr`` on the CPU, for loops over the taps; waits for a GPU, once per map."""
+        return self.tap_ptr.cpu()
+
+    @cached_property
     def neighbors(self) -> NeighborTable:
         """The row-major view."""
         volume = self.geometry.kernel_volume
@@ -230,6 +235,7 @@ class KernelMap:
         )
         # The arrays, not the map itself: a reference cycle would outlive the forward pass.
         transposed.__dict__["_backward_arrays"] = self._arrays
+        transposed.__dict__["host_tap_ptr"] = self.host_tap_ptr
         return transposed
 
     def select(self, taps: Sequence[int]) -> KernelMap:
@@ -239,20 +245,23 @@ class KernelMap:
             taps: of this map's geometry, which uses all, ascending.
         """
         geometry = replace(self.geometry, taps=tuple(taps))
-        ptr = self.tap_ptr.tolist()
+        host_ptr = self.host_tap_ptr
+        ptr = host_ptr.tolist()
         parts = [slice(ptr[tap], ptr[tap + 1]) for tap in taps]
         mirrored = {geometry.whole.kernel_volume - 1 - tap for tap in taps}
-        lengths = self.tap_ptr.diff()[list(taps)]
-        return KernelMap(
+        host_ptr = torch.cat([host_ptr[:1], host_ptr.diff()[list(taps)].cumsum(0)])
+        selected = KernelMap(
             geometry,
             self.num_in,
             self.num_out,
             torch.cat([self.in_index[part] for part in parts]),
             torch.cat([self.out_index[part] for part in parts]),
-            torch.cat([self.tap_ptr[:1], lengths.cumsum(0)]),
+            host_ptr.to(self.tap_ptr.device, non_blocking=True),
             self.is_symmetric and mirrored == set(taps),
             list(taps).index(self.full_tap) if self.full_tap in taps else -1,
         )
+        selected.__dict__["host_tap_ptr"] = host_ptr
+        return selected
 
     @property
     def _arrays(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -274,9 +283,12 @@ class KernelMap:
             geometry: of a kernel with one tap.
         """
         rows = torch.arange(count, dtype=torch.int32, device=device)
-        tap_ptr = torch.tensor([0, count], device=device)
+        host_ptr = torch.tensor([0, count])
+        tap_ptr = host_ptr.to(device, non_blocking=True)
         geometry = geometry or ConvGeometry.same(1)
-        return cls(geometry, count, count, rows, rows, tap_ptr, is_symmetric=True, full_tap=0)
+        made = cls(geometry, count, count, rows, rows, tap_ptr, is_symmetric=True, full_tap=0)
+        made.__dict__["host_tap_ptr"] = host_ptr
+        return made
 
     def pairs(self, *, with_backward: bool) -> Pairs:
         """The arrays that the operators take.
@@ -287,7 +299,14 @@ class KernelMap:
         """
         needed = with_backward and not self.is_symmetric
         backward = self._backward_arrays if needed else ()
-        return Pairs(self._arrays, backward, self.num_out, self.is_symmetric, self.full_tap)
+        return Pairs(
+            self._arrays,
+            backward,
+            self.num_out,
+            self.is_symmetric,
+            self.full_tap,
+            self.host_tap_ptr,
+        )
 
 
 def _stencil(*distances: int) -> tuple[int, ...]:

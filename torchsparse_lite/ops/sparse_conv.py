@@ -3,7 +3,8 @@
 
 The adjoint of a convolution is a convolution too: over the transposed map, with the weight
 transposed. One operator therefore serves the forward pass, the input gradient and the second
-derivative; flags say how the stored weight is to be read.
+derivative; flags say how the stored weight is to be read. On a GPU it is computed by
+:mod:`torchsparse_lite.ops.plain_conv`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite._native import C
+from torchsparse_lite.ops import plain_conv
 from torchsparse_lite.ops.columns import column_sums
 from torchsparse_lite.ops.neighbors import tile_pairs, tile_rows, transpose_pairs
 from torchsparse_lite.ops.registry import Autograd, define_op
@@ -34,6 +36,8 @@ class Pairs:
         num_out: number of output rows.
         is_symmetric: the map is its own transpose with taps counted backwards.
         full_tap: a tap that feeds every output row (the centre of a submanifold kernel), or -1.
+        tap_ptr: (K + 1,) int64 on the CPU wherever the map is: where each tap begins, and the end,
+            in both of the lists. None: a GPU is waited for at each call that loops over the taps.
     """
 
     forward: tuple[Tensor, Tensor, Tensor]
@@ -41,6 +45,7 @@ class Pairs:
     num_out: int
     is_symmetric: bool = False
     full_tap: int = -1
+    tap_ptr: Tensor | None = None
 
 
 def transposed_tiles(pairs: list[Tensor], num_in: int) -> list[Tensor]:
@@ -89,6 +94,7 @@ def _sparse_conv_cpu(
     transposed: bool,
     mirrored: bool,
     relu: bool,
+    tap_ptr: Tensor | None,
 ) -> Tensor:
     if _is_channelwise(feats, weight, groups):
         taps = weight.flip(0) if mirrored else weight
@@ -132,22 +138,24 @@ def _sparse_conv_fake(
     transposed: bool,
     mirrored: bool,
     relu: bool,
+    tap_ptr: Tensor | None,
 ) -> Tensor:
     out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
     return feats.new_empty((num_out, out_channels))
 
 
 def _sparse_conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    feats, weight, _, _, pairs, backward_pairs, num_out, groups, *flags = inputs
+    feats, weight, _, _, pairs, backward_pairs, num_out, groups, *flags, tap_ptr = inputs
     is_symmetric, full_tap, transposed, mirrored, relu = flags
-    ctx.save_for_backward(feats, weight, output if relu else None, *pairs, *backward_pairs)
+    kept = output if relu else None
+    ctx.save_for_backward(feats, weight, kept, tap_ptr, *pairs, *backward_pairs)
     ctx.num_out, ctx.groups = num_out, groups
     ctx.is_symmetric, ctx.full_tap = is_symmetric, full_tap
     ctx.transposed, ctx.mirrored = transposed, mirrored
 
 
 def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    feats, weight, output, *arrays = ctx.saved_tensors
+    feats, weight, output, tap_ptr, *arrays = ctx.saved_tensors
     pairs, backward_pairs = arrays[:3], arrays[3:]
     if output is not None:
         grad = torch.where(output > 0, grad, torch.zeros((), dtype=grad.dtype, device=grad.device))
@@ -170,14 +178,15 @@ def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
             not ctx.transposed,
             ctx.mirrored != ctx.is_symmetric,
             False,
+            tap_ptr,
         )
     if wants_weight:
         if ctx.transposed:
             # The stored weight belongs to the adjoint: exchange the two sides of every pair.
             swapped = [pairs[1], pairs[0], pairs[2]]
-            grad_weight = _weight_grad(grad, feats, swapped, ctx.groups)
+            grad_weight = _weight_grad(grad, feats, swapped, ctx.groups, tap_ptr)
         else:
-            grad_weight = _weight_grad(feats, grad, pairs, ctx.groups)
+            grad_weight = _weight_grad(feats, grad, pairs, ctx.groups, tap_ptr)
         grad_weight = (grad_weight.flip(0) if ctx.mirrored else grad_weight).to(weight.dtype)
     return (
         grad_feats,
@@ -186,15 +195,16 @@ def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         grad if wants_residual else None,
         [None] * len(pairs),
         [None] * (len(arrays) - 3),
-        *(None,) * 7,
+        *(None,) * 8,
     )
 
 
 _sparse_conv = define_op(
     "sparse_conv(Tensor feats, Tensor weight, Tensor? bias, Tensor? residual, Tensor[] pairs, "
     "Tensor[] backward_pairs, SymInt num_out, int groups, bool is_symmetric, int full_tap, "
-    "bool transposed, bool mirrored, bool relu) -> Tensor",
+    "bool transposed, bool mirrored, bool relu, Tensor? tap_ptr) -> Tensor",
     cpu=_sparse_conv_cpu,
+    cuda=plain_conv.sparse_conv,
     fake=_sparse_conv_fake,
     autograd=Autograd(_sparse_conv_setup, _sparse_conv_backward),
     autocast=True,
@@ -245,11 +255,14 @@ def sparse_conv(
         transposed,
         False,
         relu,
+        pairs.tap_ptr,
     )
     return result
 
 
-def _weight_grad_cpu(feats: Tensor, grad_out: Tensor, pairs: list[Tensor], groups: int) -> Tensor:
+def _weight_grad_cpu(
+    feats: Tensor, grad_out: Tensor, pairs: list[Tensor], groups: int, tap_ptr: Tensor | None
+) -> Tensor:
     in_channels, out_channels = feats.shape[1], grad_out.shape[1]
     in_index, out_index, tile_ptr = pairs
     rows = tile_rows_of(tile_ptr, grad_out.shape[0], feats.shape[0])
@@ -290,13 +303,13 @@ def tile_rows_of(tile_ptr: Tensor, *row_counts: int) -> int:
 
 
 def _weight_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    feats, grad_out, pairs, groups = inputs
-    ctx.save_for_backward(feats, grad_out, *pairs)
+    feats, grad_out, pairs, groups, tap_ptr = inputs
+    ctx.save_for_backward(feats, grad_out, tap_ptr, *pairs)
     ctx.groups = groups
 
 
 def _weight_grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    feats, grad_out, *pairs = ctx.saved_tensors
+    feats, grad_out, tap_ptr, *pairs = ctx.saved_tensors
     weight = grad.to(feats.dtype)
     wants_feats, wants_grad_out = ctx.needs_input_grad[:2]
     grad_feats = grad_grad_out = None
@@ -304,20 +317,22 @@ def _weight_grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         backward_pairs = transposed_tiles(pairs, feats.shape[0])
         grad_feats = _sparse_conv(
             grad_out, weight, None, None, backward_pairs, pairs, feats.shape[0], ctx.groups,
-            False, -1, True, False, False,
+            False, -1, True, False, False, tap_ptr,
         )  # fmt: skip
     if wants_grad_out:
         grad_grad_out = _sparse_conv(
             feats, weight, None, None, pairs, [], grad_out.shape[0], ctx.groups,
-            False, -1, False, False, False,
+            False, -1, False, False, False, tap_ptr,
         )  # fmt: skip
-    return grad_feats, grad_grad_out, [None] * len(pairs), None
+    return grad_feats, grad_grad_out, [None] * len(pairs), None, None
 
 
 _weight_grad = define_op(
-    "sparse_conv_weight_grad(Tensor feats, Tensor grad_out, Tensor[] pairs, int groups) -> Tensor",
+    "sparse_conv_weight_grad(Tensor feats, Tensor grad_out, Tensor[] pairs, int groups, "
+    "Tensor? tap_ptr) -> Tensor",
     cpu=_weight_grad_cpu,
-    fake=lambda feats, grad_out, pairs, groups: feats.new_empty(
+    cuda=plain_conv.sparse_conv_weight_grad,
+    fake=lambda feats, grad_out, pairs, groups, tap_ptr: feats.new_empty(
         (pairs[2].shape[1], feats.shape[1] // groups, grad_out.shape[1]),
         dtype=sum_dtype(feats.dtype),
     ),
@@ -339,5 +354,5 @@ def sparse_conv_weight_grad(
     Returns:
         (kernel_volume, in_channels / groups, out_channels), float64 for float64 and else float32.
     """
-    result: Tensor = _weight_grad(feats, grad_out, list(pairs.forward), groups)
+    result: Tensor = _weight_grad(feats, grad_out, list(pairs.forward), groups, pairs.tap_ptr)
     return result
