@@ -27,6 +27,7 @@ def ball_query(
     query_cloud: Tensor,
     radius: float,
     index: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def channelwise_conv(
@@ -95,6 +96,7 @@ def furthest_points(
     ptr: Tensor,
     sample_ptr: Tensor,
     samples: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def hash_build(coords: Tensor, table: _Table, threads: int) -> None: ...
@@ -135,6 +137,7 @@ def nearest_points(
     query_cloud: Tensor,
     index: Tensor,
     distance: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def neighbors_descend(

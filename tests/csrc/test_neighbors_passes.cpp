@@ -13,6 +13,7 @@
 #include "kernels/neighbors_search.h"
 #include "kernels/pairs.h"
 #include "maps.h"
+#include "refusal.h"
 
 namespace tsl::test {
 namespace {
@@ -174,20 +175,6 @@ TEST(descent_finds_what_the_cpu_finds_on_every_level) {
       level = coarse;
     }
   }
-}
-
-template <class Run>
-std::string refusal(const Run& run) {
-  try {
-    run();
-  } catch (const ValueError& error) {
-    return error.what();
-  }
-  return "";
-}
-
-bool says(const std::string& text, const char* words) {
-  return text.find(words) != std::string::npos;
 }
 
 TEST(descent_refuses_what_does_not_fit) {
