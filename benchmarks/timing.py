@@ -9,7 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Times", "race"]
+import torch
+
+__all__ = ["CPU", "Times", "elapsed_ms", "race"]
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,25 @@ class Times:
         }
 
 
+def elapsed_ms(run: Callable[[], object], device: torch.device = CPU) -> float:
+    """Milliseconds of one call; on a GPU between two events of its current stream."""
+    if device.type == "cpu":
+        start = time.perf_counter()
+        run()
+        return (time.perf_counter() - start) * 1e3
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    with torch.cuda.device(device):
+        begin.record()
+        run()
+        end.record()
+    end.synchronize()
+    return begin.elapsed_time(end)
+
+
 def race(
     contestants: Mapping[str, Callable[[], object]],
     *,
+    device: torch.device = CPU,
     budget_s: float = 3.0,
     min_repeats: int = 9,
     max_repeats: int = 101,
@@ -48,6 +68,7 @@ def race(
 
     Args:
         contestants: name to a call without arguments.
+        device: where they compute.
         budget_s: seconds to spend, roughly.
         min_repeats: rounds at least.
         max_repeats: rounds at most.
@@ -56,17 +77,12 @@ def race(
         Times per name. Two rounds of warm-up are not counted.
     """
     for _ in range(2):
-        start = time.perf_counter()
-        for run in contestants.values():
-            run()
-        round_s = time.perf_counter() - start
+        round_s = sum(elapsed_ms(run, device) for run in contestants.values()) / 1e3
     rounds = max(min_repeats, min(max_repeats, int(budget_s / max(round_s, 1e-6))))
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            samples[name].append((time.perf_counter() - start) * 1e3)
+            samples[name].append(elapsed_ms(run, device))
     return {name: _times(values) for name, values in samples.items()}
 
 

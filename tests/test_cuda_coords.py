@@ -6,18 +6,13 @@ from __future__ import annotations
 import clouds
 import pytest
 import torch
-from conftest import WHY_NO_CUDA
+from conftest import NEEDS_CUDA
 
 import torchsparse_lite as tsl
 from torchsparse_lite import ops
 from torchsparse_lite.coordinates import Level
 from torchsparse_lite.ops.scratch import scratch_on
 from torchsparse_lite.ops.segment_reduce import _segments_at_once
-
-needs_cuda = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(WHY_NO_CUDA is not None, reason=str(WHY_NO_CUDA)),
-]
 
 CUBE = tsl.ConvGeometry.same(3).triples
 HALVING = tsl.ConvGeometry((2, 2, 2), (2, 2, 2)).triples
@@ -158,7 +153,6 @@ def assert_same(actual, expected):
         assert torch.equal(a.cpu(), b.cpu())
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("name", CLOUDS)
 def test_devices_and_runs_agree(call, name, device):
@@ -185,7 +179,6 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 @pytest.mark.parametrize("name", REFUSED)
 def test_devices_refuse_in_the_same_words(name, device):
     messages = []
@@ -196,16 +189,15 @@ def test_devices_refuse_in_the_same_words(name, device):
     assert messages[0] == messages[1]
 
 
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_CUDA)])
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.cuda
-@pytest.mark.skipif(WHY_NO_CUDA is not None, reason=str(WHY_NO_CUDA))
-def test_nothing_is_kept(call):
+def test_nothing_is_kept(call, device):
     """Temporary memory goes back to torch's allocator."""
-    results(call, "surface", "cuda")
+    results(call, "surface", device)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     for _ in range(20):
-        results(call, "surface", "cuda")
+        results(call, "surface", device)
     assert torch.cuda.memory_allocated() == before
 
 

@@ -27,6 +27,7 @@ def ball_query(
     query_cloud: Tensor,
     radius: float,
     index: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def channelwise_conv(
@@ -106,6 +107,7 @@ def furthest_points(
     ptr: Tensor,
     sample_ptr: Tensor,
     samples: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def gemm_tiles() -> list[tuple[int, int]]: ...
@@ -168,6 +170,7 @@ def nearest_points(
     query_cloud: Tensor,
     index: Tensor,
     distance: Tensor,
+    scratch: _Scratch,
     threads: int,
 ) -> None: ...
 def neighbors_descend(

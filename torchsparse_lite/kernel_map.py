@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
+from torchsparse_lite._native import has_cuda
 from torchsparse_lite.errors import Triple, refuse, triple
 from torchsparse_lite.ops.sparse_conv import Pairs
 from torchsparse_lite.trace import scope
@@ -192,6 +193,11 @@ class KernelMap:
         return self.in_index.shape[0]
 
     @cached_property
+    def host_tap_ptr(self) -> Tensor:
+        """``tap_ptr`` on the CPU, for loops over the taps; waits for a GPU, once per map."""
+        return self.tap_ptr.cpu()
+
+    @cached_property
     def neighbors(self) -> NeighborTable:
         """The row-major view."""
         volume = self.geometry.kernel_volume
@@ -230,6 +236,7 @@ class KernelMap:
         )
         # The arrays, not the map itself: a reference cycle would outlive the forward pass.
         transposed.__dict__["_backward_arrays"] = self._arrays
+        transposed.__dict__["host_tap_ptr"] = self.host_tap_ptr
         return transposed
 
     def select(self, taps: Sequence[int]) -> KernelMap:
@@ -239,27 +246,39 @@ class KernelMap:
             taps: of this map's geometry, which uses all, ascending.
         """
         geometry = replace(self.geometry, taps=tuple(taps))
-        ptr = self.tap_ptr.tolist()
+        host_ptr = self.host_tap_ptr
+        ptr = host_ptr.tolist()
         parts = [slice(ptr[tap], ptr[tap + 1]) for tap in taps]
         mirrored = {geometry.whole.kernel_volume - 1 - tap for tap in taps}
-        lengths = self.tap_ptr.diff()[list(taps)]
-        return KernelMap(
+        host_ptr = torch.cat([host_ptr[:1], host_ptr.diff()[list(taps)].cumsum(0)])
+        selected = KernelMap(
             geometry,
             self.num_in,
             self.num_out,
             torch.cat([self.in_index[part] for part in parts]),
             torch.cat([self.out_index[part] for part in parts]),
-            torch.cat([self.tap_ptr[:1], lengths.cumsum(0)]),
+            host_ptr.to(self.tap_ptr.device, non_blocking=True),
             self.is_symmetric and mirrored == set(taps),
             list(taps).index(self.full_tap) if self.full_tap in taps else -1,
         )
-
-    @property
-    def _arrays(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.in_index, self.out_index, self.tile_ptr
+        selected.__dict__["host_tap_ptr"] = host_ptr
+        return selected
 
     @cached_property
-    def _backward_arrays(self) -> tuple[Tensor, Tensor, Tensor]:
+    def row_order(self) -> Tensor:
+        """(num_out,) int32, on CUDA: in which order implicit GEMM takes the output rows."""
+        with scope("map"):
+            return ops.order_rows(self.neighbors.mask, self.tap_ptr)
+
+    @property
+    def _arrays(self) -> tuple[Tensor, ...]:
+        lists = self.in_index, self.out_index, self.tile_ptr
+        if self.in_index.is_cuda and has_cuda():
+            return (*lists, *self.neighbors, self.row_order)
+        return lists
+
+    @cached_property
+    def _backward_arrays(self) -> tuple[Tensor, ...]:
         return self.transposed._arrays
 
     @classmethod
@@ -274,9 +293,12 @@ class KernelMap:
             geometry: of a kernel with one tap.
         """
         rows = torch.arange(count, dtype=torch.int32, device=device)
-        tap_ptr = torch.tensor([0, count], device=device)
+        host_ptr = torch.tensor([0, count])
+        tap_ptr = host_ptr.to(device, non_blocking=True)
         geometry = geometry or ConvGeometry.same(1)
-        return cls(geometry, count, count, rows, rows, tap_ptr, is_symmetric=True, full_tap=0)
+        made = cls(geometry, count, count, rows, rows, tap_ptr, is_symmetric=True, full_tap=0)
+        made.__dict__["host_tap_ptr"] = host_ptr
+        return made
 
     def pairs(self, *, with_backward: bool) -> Pairs:
         """The arrays that the operators take.
@@ -287,7 +309,14 @@ class KernelMap:
         """
         needed = with_backward and not self.is_symmetric
         backward = self._backward_arrays if needed else ()
-        return Pairs(self._arrays, backward, self.num_out, self.is_symmetric, self.full_tap)
+        return Pairs(
+            self._arrays,
+            backward,
+            self.num_out,
+            self.is_symmetric,
+            self.full_tap,
+            self.host_tap_ptr,
+        )
 
 
 def _stencil(*distances: int) -> tuple[int, ...]:

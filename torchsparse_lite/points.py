@@ -34,7 +34,7 @@ class PointTensor(Features):
     Raises:
         TypeError: wrong type or dtype.
         ValueError: wrong shape or device, batch indices that are not whole or negative.
-        RuntimeError: CUDA tensors, in this version.
+        RuntimeError: CUDA tensors, in a build without its CUDA part.
     """
 
     def __init__(self, feats: Tensor, coords: Tensor, batch_size: int | None = None) -> None:

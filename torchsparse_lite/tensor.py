@@ -45,7 +45,7 @@ class SparseTensor(Features):
     Raises:
         TypeError: wrong type or dtype.
         ValueError: wrong shape or device, coordinates out of range or not unique.
-        RuntimeError: CUDA tensors, in this version.
+        RuntimeError: CUDA tensors, in a build without its CUDA part.
 
     ``x.F``, ``x.C`` and ``x.s`` are short for ``feats``, ``coords`` and ``stride``.
     """

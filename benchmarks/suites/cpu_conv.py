@@ -22,7 +22,7 @@ CHANNELS = (32, 64, 96, 128, 256)
 MM_SIZE = 1024
 
 
-def run(threads: int) -> Iterator[dict[str, Any]]:
+def run(threads: int, device: torch.device) -> Iterator[dict[str, Any]]:
     """Rows: forward, forward + backward and bfloat16 forward per voxel size and channel count."""
     torch.manual_seed(0)
     name, points = load_scan()

@@ -24,7 +24,7 @@ _CUBE = tsl.ConvGeometry.same(3)
 _HALVE = tsl.ConvGeometry(2, 2)
 
 
-def run(threads: int) -> Iterator[dict[str, Any]]:
+def run(threads: int, device: torch.device) -> Iterator[dict[str, Any]]:
     """Rows: all maps of a five-level U-Net by three methods, and voxelisation."""
     name, points = load_scan()
     coords = voxels_of(points, VOXEL_SIZE_M).coords

@@ -3,64 +3,93 @@
 
 Coordinates are fresh in every pass, so building the kernel maps is part of each time. Inference is
 that of the fused network. A ratio of 1 to ``torch.mm`` means: the multiplications that the layers
-need run as fast as those of a dense matrix product (1024^3, float32) in the same rounds.
+need run as fast as those of a dense matrix product (1024^3, on a GPU 4096^3, float32) in the same
+rounds. On a GPU the times are those between two events of its stream, inference is timed in float16
+and with plain convolutions too, and the peak is that of torch's allocator. "bitwise" says whether
+two training steps from the same weights give the same ones.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import torchsparse_lite as tsl
+from benchmarks.attempt import attempt
+from benchmarks.plainly import Plainly
 from benchmarks.scan import load_scan, voxels_of
-from benchmarks.timing import race
+from benchmarks.timing import CPU, race
 from torchsparse_lite import models
 from torchsparse_lite import nn as spnn
 
 VOXEL_SIZE_M = 0.05
 WIDTHS = (0.5, 1.0)
-MM_SIZE = 1024
+MM_SIZE = {"cpu": 1024, "cuda": 4096}
 _STATUS = Path("/proc/self/status")
 
 
-def run(threads: int) -> Iterator[dict[str, Any]]:
+def run(threads: int, device: torch.device) -> Iterator[dict[str, Any]]:
     """Rows: inference and training step of MinkUNet by width."""
     name, points = load_scan()
-    a, b = torch.randn(2, MM_SIZE, MM_SIZE)
+    voxels = voxels_of(points, VOXEL_SIZE_M)
     for width in WIDTHS:
-        voxels = voxels_of(points, VOXEL_SIZE_M)
-        contestants = {
-            "mm": lambda: torch.mm(a, b),
-            "inference": _inference(width, voxels),
-            "train": _training_step(width, voxels),
-        }
-        times = race(contestants, budget_s=30.0, min_repeats=7)
-        profile = models.profile(models.minkunet(width=width).eval(), voxels)
-        mm_gflops = 2 * MM_SIZE**3 / times["mm"].median / 1e6
-        gflops = 2 * profile.macs / times["inference"].median / 1e6
-        yield {
+        case = {
             "scan": name,
             "network": f"MinkUNet cr {width}",
             "voxel_size_m": VOXEL_SIZE_M,
             "voxels": len(voxels),
-            "pairs_per_voxel": round(profile.layers[0].pairs / len(voxels), 2),
-            "parameters": profile.parameters,
-            "gmacs": round(profile.macs / 1e9, 1),
-            "mm_gflops": round(mm_gflops, 1),
-            "inference": times["inference"].as_dict(),
-            "inference_vs_mm": round(gflops / mm_gflops, 3),
-            "inference_peak_mb": _peak_mb("inference", width, threads),
-            "train": times["train"].as_dict(),
-            "train_peak_mb": _peak_mb("train", width, threads),
         }
+        yield attempt(case, partial(_row, width, voxels, threads, device))
+
+
+def _row(
+    width: float, voxels: tsl.SparseTensor, threads: int, device: torch.device
+) -> dict[str, Any]:
+    size = MM_SIZE[device.type]
+    a, b = torch.randn(2, size, size, device=device)
+    there = voxels.to(device)
+    infer = _inference(width, there)
+    contestants = {
+        "mm": lambda: torch.mm(a, b),
+        "inference": infer,
+        "train": _training_step(width, there),
+    }
+    if device != CPU:
+        contestants["inference_half"] = partial(_in_half, infer)
+        contestants["inference_plain"] = partial(_plainly, infer)
+    times = race(contestants, device=device, budget_s=30.0, min_repeats=7)
+    profile = models.profile(models.minkunet(width=width).eval(), voxels)
+    mm_gflops = 2 * size**3 / times["mm"].median / 1e6
+    gflops = 2 * profile.macs / times["inference"].median / 1e6
+    peak_mb = partial(_peak_mb, width=width, threads=threads, device=device)
+    extra = {name: times[name].as_dict() for name in contestants if name.startswith("inference_")}
+    if device != CPU:
+        cpu = race({"cpu": _inference(width, voxels)}, budget_s=1.0, min_repeats=5)["cpu"]
+        extra["inference_cpu"] = cpu.as_dict()
+    is_repeated = _repeats(width, there)
+    return {
+        "pairs_per_voxel": round(profile.layers[0].pairs / len(voxels), 2),
+        "parameters": profile.parameters,
+        "gmacs": round(profile.macs / 1e9, 1),
+        "mm_gflops": round(mm_gflops, 1),
+        "inference": times["inference"].as_dict(),
+        "inference_vs_mm": round(gflops / mm_gflops, 3),
+        "inference_peak_mb": peak_mb("inference"),
+        **extra,
+        "train": times["train"].as_dict(),
+        "train_peak_mb": peak_mb("train"),
+        "bitwise": is_repeated,
+        **({} if is_repeated else {"failed": "two training steps differ"}),
+    }
 
 
 def _inference(width: float, voxels: tsl.SparseTensor) -> Callable[[], object]:
-    network = spnn.fuse(models.minkunet(width=width).eval())
+    network = spnn.fuse(models.minkunet(width=width).eval()).to(voxels.device)
 
     def run_once() -> None:
         with torch.no_grad():
@@ -69,20 +98,40 @@ def _inference(width: float, voxels: tsl.SparseTensor) -> Callable[[], object]:
     return run_once
 
 
-def _training_step(width: float, voxels: tsl.SparseTensor) -> Callable[[], object]:
-    """Forward, cross-entropy, backward, and a step of SGD with momentum."""
+def _in_half(run_once: Callable[[], object]) -> None:
+    """The same under autocast to float16, on a GPU."""
+    with torch.autocast("cuda", dtype=torch.float16):
+        run_once()
+
+
+def _plainly(run_once: Callable[[], object]) -> None:
+    with Plainly():
+        run_once()
+
+
+def _training_step(
+    width: float, voxels: tsl.SparseTensor
+) -> Callable[[], Iterator[torch.nn.Parameter]]:
+    """Forward, cross-entropy, backward, and a step of SGD with momentum; gives the weights."""
     torch.manual_seed(0)
-    network = models.minkunet(width=width)
-    labels = torch.randint(0, 19, (len(voxels),))
+    network = models.minkunet(width=width).to(voxels.device)
+    labels = torch.randint(0, 19, (len(voxels),)).to(voxels.device)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
 
-    def run_once() -> None:
+    def run_once() -> Iterator[torch.nn.Parameter]:
         optimizer.zero_grad()
         scores = network(_fresh(voxels)).feats
         torch.nn.functional.cross_entropy(scores, labels).backward()
         optimizer.step()
+        return network.parameters()
 
     return run_once
+
+
+def _repeats(width: float, voxels: tsl.SparseTensor) -> bool:
+    """Whether a training step from the same weights gives the same weights, to the bit."""
+    first, second = (_training_step(width, voxels)() for _ in range(2))
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def _fresh(voxels: tsl.SparseTensor) -> tsl.SparseTensor:
@@ -90,8 +139,10 @@ def _fresh(voxels: tsl.SparseTensor) -> tsl.SparseTensor:
     return tsl.SparseTensor(voxels.feats, voxels.coords)
 
 
-def _peak_mb(what: str, width: float, threads: int) -> int | None:
-    """How much the memory of a new process grows at most, weights and gradients included."""
+def _peak_mb(what: str, width: float, threads: int, device: torch.device) -> int | None:
+    """How much memory grows at most, weights and gradients too; on the CPU in a new process."""
+    if device != CPU:
+        return _cuda_growth_mb(what, width, device)
     if not _STATUS.is_file():
         return None
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -102,10 +153,22 @@ def _growth_mb(what: str, width: float, threads: int) -> int:
     torch.set_num_threads(threads)
     voxels = voxels_of(load_scan()[1], VOXEL_SIZE_M)
     before = _status_mb("VmRSS")
+    _two_passes(what, width, voxels)
+    return round(_status_mb("VmHWM") - before)
+
+
+def _cuda_growth_mb(what: str, width: float, device: torch.device) -> int:
+    voxels = voxels_of(load_scan()[1], VOXEL_SIZE_M).to(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    _two_passes(what, width, voxels)
+    return round((torch.cuda.max_memory_allocated(device) - before) / 1e6)
+
+
+def _two_passes(what: str, width: float, voxels: tsl.SparseTensor) -> None:
     one_pass = {"inference": _inference, "train": _training_step}[what](width, voxels)
     for _ in range(2):
         one_pass()
-    return round(_status_mb("VmHWM") - before)
 
 
 def _status_mb(key: str) -> float:

@@ -9,6 +9,7 @@
 #include <cub/device/device_scan.cuh>
 #include <limits>
 
+#include "cuda/block.cuh"
 #include "cuda/call.h"
 #include "cuda/for_each.cuh"
 #include "kernels/passes.h"
@@ -25,6 +26,11 @@ class Executor {
   template <class Functor>
   void for_each(int64_t count, const Functor& functor) {
     cuda::for_each(count, stream_, functor);
+  }
+
+  template <class Functor>
+  void for_each_block(int64_t count, const Functor& functor) {
+    cuda::for_each_block(count, stream_, functor);
   }
 
   template <class T>

@@ -7,11 +7,21 @@
 //
 //   take(bytes)                             memory, uninitialised, that lives as long as the call
 //   for_each(count, functor)                functor(i) for every i in [0, count)
+//   for_each_block(count, functor)          functor(block, i), likewise; a block of threads an item
 //   exclusive_sum(values, count)            in place
 //   sort(keys, spare, count)                ascending; returns where the result is: either array
 //   sort_pairs(keys, spare_keys, values, spare_values, count, bits)
 //                                           by the low bits of the keys, stable; likewise
 //   read<n>(values)                         n values on the host; waits for the passes before
+//
+// and a block of threads
+//
+//   threads()                               how many there are
+//   once(run)                               run() by one of them
+//   reduce(visit, combine)                  visit(thread) of all of them, combined in any order; it
+//                                           waits for all, and each gets the result
+// Every thread runs the functor. Between two of these calls, what one thread writes the others may
+// not read.
 #pragma once
 
 #include <array>

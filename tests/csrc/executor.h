@@ -17,9 +17,33 @@
 
 namespace tsl::test {
 
+/// A block of threads that take turns, the last one first.
+class Block {
+ public:
+  explicit Block(int threads) : threads_(threads) {}
+
+  int threads() const { return threads_; }
+
+  template <class Run>
+  void once(const Run& run) const {
+    run();
+  }
+
+  template <class Visit, class Combine>
+  auto reduce(const Visit& visit, const Combine& combine) const {
+    auto all = visit(threads_ - 1);
+    for (int thread = threads_ - 2; thread >= 0; --thread) all = combine(all, visit(thread));
+    return all;
+  }
+
+ private:
+  int threads_;
+};
+
 class Executor {
  public:
-  explicit Executor(int threads) : threads_(threads) {}
+  explicit Executor(int threads, int block_threads = 32)
+      : threads_(threads), block_threads_(block_threads) {}
 
   void* take(int64_t bytes) {
     const size_t words = static_cast<size_t>(bytes) / sizeof(uint64_t) + 1;
@@ -31,6 +55,11 @@ class Executor {
   template <class Functor>
   void for_each(int64_t count, const Functor& functor) {
     cpu::for_each(count, threads_, functor);
+  }
+
+  template <class Functor>
+  void for_each_block(int64_t count, const Functor& functor) {
+    cpu::for_each(count, threads_, [&](int64_t i) { functor(Block(block_threads_), i); });
   }
 
   template <class T>
@@ -83,6 +112,7 @@ class Executor {
   }
 
   int threads_;
+  int block_threads_;
   int waits_ = 0;
   std::vector<std::unique_ptr<uint64_t[]>> memory_;
 };

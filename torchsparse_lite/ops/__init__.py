@@ -13,6 +13,7 @@ from torchsparse_lite.ops.coords import (
     unique_coords,
 )
 from torchsparse_lite.ops.corners import corners
+from torchsparse_lite.ops.gemm import order_rows
 from torchsparse_lite.ops.hash_table import hash_build, hash_lookup
 from torchsparse_lite.ops.interpolate import interpolate
 from torchsparse_lite.ops.neighbors import (
@@ -44,6 +45,7 @@ __all__ = [
     "nearest_points",
     "neighbors_descend",
     "neighbors_search",
+    "order_rows",
     "pairs_by_tap",
     "quantize",
     "scale_shift",

@@ -3,7 +3,8 @@
 
 The adjoint of a convolution is a convolution too: over the transposed map, with the weight
 transposed. One operator therefore serves the forward pass, the input gradient and the second
-derivative; flags say how the stored weight is to be read.
+derivative; flags say how the stored weight is to be read. On a GPU it is computed by
+:mod:`torchsparse_lite.ops.plain_conv`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite._native import C, has_cuda
-from torchsparse_lite.errors import check_cpu
+from torchsparse_lite.ops import gemm, plain_conv
 from torchsparse_lite.ops.channelwise_conv import channelwise_conv, channelwise_weight_grad
 from torchsparse_lite.ops.columns import column_sums
 from torchsparse_lite.ops.neighbors import tile_pairs, tile_rows, transpose_pairs
@@ -30,25 +31,38 @@ class Pairs:
     """A kernel map as the operators take it.
 
     Attributes:
-        forward: in_index (P,) int32, out_index (P,) int32, tile_ptr (tiles + 1, K) int64.
+        forward: in_index (P,) int32, out_index (P,) int32, tile_ptr (tiles + 1, K) int64; on a GPU
+            then mask, ptr and rows of the neighbour table, and order (num_out,) int32 of its rows.
         backward: the same of the transposed map; empty if no gradient is wanted or if the map is
             symmetric.
         num_out: number of output rows.
         is_symmetric: the map is its own transpose with taps counted backwards.
         full_tap: a tap that feeds every output row (the centre of a submanifold kernel), or -1.
+        tap_ptr: (K + 1,) int64 on the CPU wherever the map is: where each tap begins, and the end,
+            in both of the lists. None: a GPU is waited for at each call that loops over the taps.
     """
 
-    forward: tuple[Tensor, Tensor, Tensor]
+    forward: tuple[Tensor, ...]
     backward: tuple[Tensor, ...]
     num_out: int
     is_symmetric: bool = False
     full_tap: int = -1
+    tap_ptr: Tensor | None = None
+
+
+LISTS = 3
+"""Arrays of a map that are pair lists; on a GPU more follow."""
+
+
+def tap_begins(tile_ptr: Tensor) -> Tensor:
+    """(K + 1,) int64: where each tap begins in the pair lists, and the end."""
+    return torch.cat([tile_ptr[0], tile_ptr[-1, -1:]])
 
 
 def transposed_tiles(pairs: list[Tensor], num_in: int) -> list[Tensor]:
     """Forward arrays of the transposed map, made from those of the map itself."""
-    in_index, out_index, tile_ptr = pairs
-    tap_ptr = torch.cat([tile_ptr[0], tile_ptr[-1, -1:]])
+    in_index, out_index, tile_ptr = pairs[:LISTS]
+    tap_ptr = tap_begins(tile_ptr)
     new_in, new_out = transpose_pairs(in_index, out_index, tap_ptr, num_in)
     return [new_in, new_out, tile_pairs(new_out, tap_ptr, num_in)]
 
@@ -57,7 +71,7 @@ def _is_channelwise(feats: Tensor, weight: Tensor, groups: int) -> bool:
     return groups == feats.shape[1] and weight.shape[1] == 1 and weight.shape[2] == groups
 
 
-def _sparse_conv_native(
+def _sparse_conv_cpu(
     feats: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -71,13 +85,13 @@ def _sparse_conv_native(
     transposed: bool,
     mirrored: bool,
     relu: bool,
+    tap_ptr: Tensor | None,
 ) -> Tensor:
     if _is_channelwise(feats, weight, groups):
         taps = (weight.flip(0) if mirrored else weight).squeeze(1)
         return channelwise_conv(
             feats, taps, pairs, num_out, bias=bias, residual=residual, relu=relu
         )
-    check_cpu("sparse_conv", feats)
     out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
     out = feats.new_empty((num_out, out_channels))
     in_index, out_index, tile_ptr = pairs
@@ -101,6 +115,58 @@ def _sparse_conv_native(
     return out
 
 
+def _sparse_conv_cuda(
+    feats: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    pairs: list[Tensor],
+    backward_pairs: list[Tensor],
+    num_out: int,
+    groups: int,
+    is_symmetric: bool,
+    full_tap: int,
+    transposed: bool,
+    mirrored: bool,
+    relu: bool,
+    tap_ptr: Tensor | None,
+) -> Tensor:
+    lists, view = pairs[:LISTS], pairs[LISTS:]
+    if has_cuda() and _is_channelwise(feats, weight, groups):
+        taps = (weight.flip(0) if mirrored else weight).squeeze(1)
+        return channelwise_conv(
+            feats, taps, lists, num_out, bias=bias, residual=residual, relu=relu
+        )
+    if view and gemm.fits(feats, groups):
+        mask, ptr, rows, order = view
+        return gemm.implicit_gemm(
+            feats,
+            gemm.pack_weight(weight, transposed=transposed, mirrored=mirrored),
+            (mask, ptr, rows),
+            order,
+            out_channels=weight.shape[1 if transposed else 2],
+            bias=bias,
+            residual=residual,
+            relu=relu,
+        )
+    return plain_conv.sparse_conv(
+        feats,
+        weight,
+        bias,
+        residual,
+        lists,
+        backward_pairs,
+        num_out,
+        groups,
+        is_symmetric,
+        full_tap,
+        transposed,
+        mirrored,
+        relu,
+        tap_ptr,
+    )
+
+
 def _sparse_conv_fake(
     feats: Tensor,
     weight: Tensor,
@@ -115,23 +181,25 @@ def _sparse_conv_fake(
     transposed: bool,
     mirrored: bool,
     relu: bool,
+    tap_ptr: Tensor | None,
 ) -> Tensor:
     out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
     return feats.new_empty((num_out, out_channels))
 
 
 def _sparse_conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    feats, weight, _, _, pairs, backward_pairs, num_out, groups, *flags = inputs
+    feats, weight, _, _, pairs, backward_pairs, num_out, groups, *flags, tap_ptr = inputs
     is_symmetric, full_tap, transposed, mirrored, relu = flags
-    ctx.save_for_backward(feats, weight, output if relu else None, *pairs, *backward_pairs)
-    ctx.num_out, ctx.groups = num_out, groups
+    kept = output if relu else None
+    ctx.save_for_backward(feats, weight, kept, tap_ptr, *pairs, *backward_pairs)
+    ctx.num_out, ctx.groups, ctx.num_arrays = num_out, groups, len(pairs)
     ctx.is_symmetric, ctx.full_tap = is_symmetric, full_tap
     ctx.transposed, ctx.mirrored = transposed, mirrored
 
 
 def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    feats, weight, output, *arrays = ctx.saved_tensors
-    pairs, backward_pairs = arrays[:3], arrays[3:]
+    feats, weight, output, tap_ptr, *arrays = ctx.saved_tensors
+    pairs, backward_pairs = arrays[: ctx.num_arrays], arrays[ctx.num_arrays :]
     if output is not None:
         grad = torch.where(output > 0, grad, torch.zeros((), dtype=grad.dtype, device=grad.device))
     wants_feats, wants_weight, wants_bias, wants_residual = ctx.needs_input_grad[:4]
@@ -153,14 +221,15 @@ def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
             not ctx.transposed,
             ctx.mirrored != ctx.is_symmetric,
             False,
+            tap_ptr,
         )
     if wants_weight:
         if ctx.transposed:
             # The stored weight belongs to the adjoint: exchange the two sides of every pair.
             swapped = [pairs[1], pairs[0], pairs[2]]
-            grad_weight = _weight_grad(grad, feats, swapped, ctx.groups)
+            grad_weight = _weight_grad(grad, feats, swapped, ctx.groups, tap_ptr)
         else:
-            grad_weight = _weight_grad(feats, grad, pairs, ctx.groups)
+            grad_weight = _weight_grad(feats, grad, pairs[:LISTS], ctx.groups, tap_ptr)
         grad_weight = (grad_weight.flip(0) if ctx.mirrored else grad_weight).to(weight.dtype)
     return (
         grad_feats,
@@ -168,17 +237,17 @@ def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         column_sums(grad)[0].to(grad.dtype) if wants_bias else None,
         grad if wants_residual else None,
         [None] * len(pairs),
-        [None] * (len(arrays) - 3),
-        *(None,) * 7,
+        [None] * (len(arrays) - ctx.num_arrays),
+        *(None,) * 8,
     )
 
 
 _sparse_conv = define_op(
     "sparse_conv(Tensor feats, Tensor weight, Tensor? bias, Tensor? residual, Tensor[] pairs, "
     "Tensor[] backward_pairs, SymInt num_out, int groups, bool is_symmetric, int full_tap, "
-    "bool transposed, bool mirrored, bool relu) -> Tensor",
-    cpu=_sparse_conv_native,
-    cuda=_sparse_conv_native if has_cuda() else None,
+    "bool transposed, bool mirrored, bool relu, Tensor? tap_ptr) -> Tensor",
+    cpu=_sparse_conv_cpu,
+    cuda=_sparse_conv_cuda,
     fake=_sparse_conv_fake,
     autograd=Autograd(_sparse_conv_setup, _sparse_conv_backward),
     autocast=True,
@@ -229,19 +298,19 @@ def sparse_conv(
         transposed,
         False,
         relu,
+        pairs.tap_ptr,
     )
     return result
 
 
-def _weight_grad_native(
-    feats: Tensor, grad_out: Tensor, pairs: list[Tensor], groups: int
+def _weight_grad_cpu(
+    feats: Tensor, grad_out: Tensor, pairs: list[Tensor], groups: int, tap_ptr: Tensor | None
 ) -> Tensor:
     in_channels, out_channels = feats.shape[1], grad_out.shape[1]
     in_index, out_index, tile_ptr = pairs
     rows = tile_rows_of(tile_ptr, grad_out.shape[0], feats.shape[0])
     if groups == in_channels == out_channels:
         return channelwise_weight_grad(feats, grad_out, pairs, rows).unsqueeze(1)
-    check_cpu("sparse_conv_weight_grad", feats)
     shape = (tile_ptr.shape[1], in_channels // groups, out_channels)
     grad_weight = feats.new_empty(shape, dtype=sum_dtype(feats.dtype))
     C.sparse_conv_weight_grad(
@@ -256,6 +325,18 @@ def _weight_grad_native(
         torch.get_num_threads(),
     )
     return grad_weight
+
+
+def _weight_grad_cuda(
+    feats: Tensor, grad_out: Tensor, pairs: list[Tensor], groups: int, tap_ptr: Tensor | None
+) -> Tensor:
+    in_index, out_index, tile_ptr = pairs
+    if has_cuda() and groups == feats.shape[1] == grad_out.shape[1]:
+        rows = tile_rows_of(tile_ptr, grad_out.shape[0], feats.shape[0])
+        return channelwise_weight_grad(feats, grad_out, pairs, rows).unsqueeze(1)
+    if gemm.fits(feats, groups) and feats.element_size() == 2:  # columns of halves alone
+        return gemm.pair_gemm(feats, grad_out, in_index, out_index, tap_begins(tile_ptr))
+    return plain_conv.sparse_conv_weight_grad(feats, grad_out, pairs, groups, tap_ptr)
 
 
 def tile_rows_of(tile_ptr: Tensor, *row_counts: int) -> int:
@@ -273,13 +354,13 @@ def tile_rows_of(tile_ptr: Tensor, *row_counts: int) -> int:
 
 
 def _weight_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    feats, grad_out, pairs, groups = inputs
-    ctx.save_for_backward(feats, grad_out, *pairs)
+    feats, grad_out, pairs, groups, tap_ptr = inputs
+    ctx.save_for_backward(feats, grad_out, tap_ptr, *pairs)
     ctx.groups = groups
 
 
 def _weight_grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    feats, grad_out, *pairs = ctx.saved_tensors
+    feats, grad_out, tap_ptr, *pairs = ctx.saved_tensors
     weight = grad.to(feats.dtype)
     wants_feats, wants_grad_out = ctx.needs_input_grad[:2]
     grad_feats = grad_grad_out = None
@@ -287,21 +368,22 @@ def _weight_grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         backward_pairs = transposed_tiles(pairs, feats.shape[0])
         grad_feats = _sparse_conv(
             grad_out, weight, None, None, backward_pairs, pairs, feats.shape[0], ctx.groups,
-            False, -1, True, False, False,
+            False, -1, True, False, False, tap_ptr,
         )  # fmt: skip
     if wants_grad_out:
         grad_grad_out = _sparse_conv(
             feats, weight, None, None, pairs, [], grad_out.shape[0], ctx.groups,
-            False, -1, False, False, False,
+            False, -1, False, False, False, tap_ptr,
         )  # fmt: skip
-    return grad_feats, grad_grad_out, [None] * len(pairs), None
+    return grad_feats, grad_grad_out, [None] * len(pairs), None, None
 
 
 _weight_grad = define_op(
-    "sparse_conv_weight_grad(Tensor feats, Tensor grad_out, Tensor[] pairs, int groups) -> Tensor",
-    cpu=_weight_grad_native,
-    cuda=_weight_grad_native if has_cuda() else None,
-    fake=lambda feats, grad_out, pairs, groups: feats.new_empty(
+    "sparse_conv_weight_grad(Tensor feats, Tensor grad_out, Tensor[] pairs, int groups, "
+    "Tensor? tap_ptr) -> Tensor",
+    cpu=_weight_grad_cpu,
+    cuda=_weight_grad_cuda,
+    fake=lambda feats, grad_out, pairs, groups, tap_ptr: feats.new_empty(
         (pairs[2].shape[1], feats.shape[1] // groups, grad_out.shape[1]),
         dtype=sum_dtype(feats.dtype),
     ),
@@ -323,5 +405,6 @@ def sparse_conv_weight_grad(
     Returns:
         (kernel_volume, in_channels / groups, out_channels), float64 for float64 and else float32.
     """
-    result: Tensor = _weight_grad(feats, grad_out, list(pairs.forward), groups)
+    lists = list(pairs.forward[:LISTS])
+    result: Tensor = _weight_grad(feats, grad_out, lists, groups, pairs.tap_ptr)
     return result

@@ -13,7 +13,7 @@ from torchsparse_lite.ops.channelwise_conv import channelwise_conv
 from torchsparse_lite.ops.neighbors import tile_rows
 from torchsparse_lite.ops.registry import Autograd, define_op
 from torchsparse_lite.ops.scratch import scratch_on
-from torchsparse_lite.ops.sparse_conv import Pairs, transposed_tiles
+from torchsparse_lite.ops.sparse_conv import LISTS, Pairs, transposed_tiles
 from torchsparse_lite.ops.widen import widened
 
 __all__ = ["sparse_max_pool", "sparse_sum_pool"]
@@ -81,7 +81,11 @@ def sparse_sum_pool(feats: Tensor, pairs: Pairs) -> Tensor:
         differentiable.
     """
     result: Tensor = _sum_pool(
-        feats, list(pairs.forward), list(pairs.backward), pairs.num_out, pairs.is_symmetric
+        feats,
+        list(pairs.forward[:LISTS]),
+        list(pairs.backward[:LISTS]),
+        pairs.num_out,
+        pairs.is_symmetric,
     )
     return result
 
@@ -177,6 +181,10 @@ def sparse_max_pool(feats: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
         differentiable.
     """
     result: tuple[Tensor, Tensor] = _max_pool(
-        feats, list(pairs.forward), list(pairs.backward), pairs.num_out, pairs.is_symmetric
+        feats,
+        list(pairs.forward[:LISTS]),
+        list(pairs.backward[:LISTS]),
+        pairs.num_out,
+        pairs.is_symmetric,
     )
     return result

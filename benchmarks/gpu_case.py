@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""A small case of everything that runs on a GPU, for a tool that watches it.
+
+``python -m benchmarks.gpu_case`` is what compute-sanitizer runs, and every operator runs once:
+nothing is timed, and results are compared by the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+import torchsparse_lite as tsl
+from torchsparse_lite import ops
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Maps of every kind, convolutions forward and backward, sampling and neighbour search."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_case", description=__doc__)
+    parser.add_argument("--device", default="cuda")
+    device = torch.device(parser.parse_args(arguments).device)
+    generator = torch.Generator().manual_seed(0)
+    xyz = torch.rand(700, 3, generator=generator) * torch.tensor([6.0, 6.0, 1.0])
+    _convolve(xyz.to(device))
+    _search(xyz.to(device))
+    print(f"done on {device}")
+
+
+def _convolve(xyz: torch.Tensor) -> None:
+    coords = ops.quantize(xyz, None, [0.2] * 3, [0.0] * 3)
+    for found in (ops.unique_coords(coords)[0], ops.unique_coords(coords)[0].flip(0)):
+        feats = torch.ones(len(found), 8, device=xyz.device, requires_grad=True)
+        x = tsl.SparseTensor(feats, found)
+        for options in (
+            {"kernel_size": 3},
+            {"kernel_size": 3, "groups": 8},
+            {"kernel_size": (2, 3, 4), "stride": 2},
+            {"kernel_size": 3, "stride": 2, "transposed": True, "generative": True},
+        ):
+            conv = tsl.nn.Conv3d(8, 8, bias=False, **options).to(xyz.device)
+            target = tsl.SparseTensor(feats, found, stride=2) if "generative" in options else x
+            conv(target).feats.sum().backward()
+        down = tsl.nn.Conv3d(8, 8, 2, 2, bias=False).to(xyz.device)
+        up = tsl.nn.Conv3d(8, 8, 2, 2, bias=False, transposed=True).to(xyz.device)
+        up(down(x)).feats.sum().backward()
+
+
+def _search(xyz: torch.Tensor) -> None:
+    cloud = torch.arange(len(xyz), device=xyz.device) % 3
+    segments = ops.segments(cloud, 3)
+    sample_ptr = torch.tensor([0, 5, 5, 40], device=xyz.device)
+    rows = ops.furthest_points(xyz, segments, sample_ptr, num_samples=40)
+    centers = xyz[rows]
+    ops.ball_query(xyz, segments, centers, cloud[rows], radius=0.5, max_neighbors=16)
+    ops.nearest_points(xyz, segments, centers, cloud[rows], k=3)
+
+
+if __name__ == "__main__":
+    main()
