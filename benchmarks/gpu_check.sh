@@ -37,6 +37,7 @@ out="$(cd "$1" && pwd)"
 cd "$(dirname "$0")/.." || exit 2
 root="$PWD"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export PATH="$PATH:/usr/local/cuda/bin"  # where a Jetson leaves nvcc
 # What torch asks for before its matrix products may be called deterministic.
 export CUBLAS_WORKSPACE_CONFIG="${CUBLAS_WORKSPACE_CONFIG-:4096:8}"
 

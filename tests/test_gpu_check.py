@@ -59,6 +59,77 @@ def test_without_torch_for_cuda_it_says_so_and_fails(tmp_path):
     assert "torch for CUDA" in (tmp_path / "out" / "log" / "machine.log").read_text()
 
 
+STUBS = {
+    "nvidia-smi": "printf '9.0\\n8.6\\n9.0\\n'",
+    "nvcc": "echo nvcc",
+    "cmake": 'echo "$*" >> called; mkdir -p build/gpu; touch build/gpu/_C.so; exit $BUILD',
+    "compute-sanitizer": "exit 1",
+    "python": 'echo "$*" >> called; [[ $* != "-m pytest"* && $* != *" networks "* ]] || exit 3',
+}
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A source tree whose commands only say that they were called; the tests fail there."""
+    for folder in ("benchmarks", "torchsparse_lite", "bin"):
+        (tmp_path / folder).mkdir()
+    script = tmp_path / "benchmarks" / SCRIPT.name
+    script.write_text(SCRIPT.read_text())
+    for name, text in STUBS.items():
+        stub = tmp_path / "bin" / name
+        stub.write_text(f"#!/bin/bash\n{text}\n")
+        stub.chmod(0o755)
+
+    def check(*parts, build=0):
+        path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+        environment = {"PATH": path, "PYTHON": str(tmp_path / "bin" / "python"), "BUILD": build}
+        command = ["bash", str(script), "out", *parts]
+        options = {"capture_output": True, "text": True, "check": False, "cwd": tmp_path}
+        environment = {name: str(value) for name, value in environment.items()}
+        done = subprocess.run(command, env=environment, **options)
+        lines = (tmp_path / "out" / "summary.txt").read_text().splitlines()
+        called = (tmp_path / "called").read_text()
+        return done.returncode, [line.split(" s  ") for line in lines], called
+
+    return check
+
+
+def test_what_fails_is_said_and_the_rest_still_runs(machine):
+    status, lines, called = machine("build+test")
+    assert status == 1
+    assert [(name.split()[0], word) for name, word in lines] == [
+        ("build", "ok"),
+        ("operators", "FAILED: status 3"),
+        ("tests", "FAILED: status 3"),
+        ("memcheck", "left out"),
+        ("racecheck", "left out"),
+    ]
+    assert "-DTSL_CUDA_ARCHS=86;90" in called
+    assert "benchmarks.gpu_case" not in called
+
+
+def test_all_parts_run_without_one_named(machine):
+    status, lines, called = machine()
+    assert status == 1
+    words = {name.split()[0]: word for name, word in lines}
+    assert words["layers"] == words["peers"] == "ok"
+    assert words["network"] == "FAILED: status 3"
+    for suite in ("layers", "networks", "peers"):
+        assert f"-m benchmarks.run {suite} --device cuda --out" in called
+    assert "-m benchmarks.gpu_report" in called
+
+
+def test_a_part_without_failures_ends_well(machine):
+    assert machine("peers")[0] == 0
+
+
+def test_without_a_build_nothing_is_measured(machine):
+    status, lines, called = machine("layers", build=2)
+    assert status == 1
+    assert [word for _, word in lines] == ["FAILED: status 2"]
+    assert "benchmarks.run" not in called
+
+
 @pytest.fixture
 def small(monkeypatch):
     """The suites over a thin scan, with few repeats."""
