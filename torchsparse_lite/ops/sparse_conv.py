@@ -90,11 +90,11 @@ def _sparse_conv_cpu(
     if _is_channelwise(feats, weight, groups):
         taps = (weight.flip(0) if mirrored else weight).squeeze(1)
         return channelwise_conv(
-            feats, taps, pairs, num_out, bias=bias, residual=residual, relu=relu
+            feats, taps, pairs[:LISTS], num_out, bias=bias, residual=residual, relu=relu
         )
     out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
     out = feats.new_empty((num_out, out_channels))
-    in_index, out_index, tile_ptr = pairs
+    in_index, out_index, tile_ptr = pairs[:LISTS]
     C.sparse_conv(
         feats.contiguous(),
         weight.contiguous(),
