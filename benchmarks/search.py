@@ -51,8 +51,8 @@ _ROOT = Path(__file__).resolve().parent
 _LIMIT = 0.6
 _TRIALS = 250
 _SCANS, _CALIBRATION = 12, 4
-_SUPERNET_EPOCHS, _DERIVED_EPOCHS = 5, 3
-_DERIVED_RATE = 0.002
+_SUPERNET_EPOCHS, _DERIVED_EPOCHS = 5, 6
+_DERIVED_RATE = 0.004
 _ALONE_EPOCHS, _ALONE = 3, 12
 
 
@@ -122,7 +122,7 @@ class _Search:
         found, chance = (self.network(self.archs[kind]) for kind in ("found", "random"))
         networks = {"found": found, "random": chance, "narrow": narrowed(self.width)}
         networks["found, from nothing"] = found
-        runs = {kind: self.runs / f"{kind.replace(', ', '-')}-{self.seed}" for kind in networks}
+        runs = {kind: self.runs / f"{kind.replace(', ', '-').replace(' ', '-')}-{self.seed}" for kind in networks}
         as_long = ("--trainer.max_epochs", _SUPERNET_EPOCHS + _DERIVED_EPOCHS)
         text = self.archs["found"].read_text()
         seconds = {
