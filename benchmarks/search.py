@@ -121,16 +121,16 @@ class _Search:
         spent = self.train_supernet() + self.search()
         found, chance = (self.network(self.archs[kind]) for kind in ("found", "random"))
         networks = {"found": found, "random": chance, "narrow": narrowed(self.width)}
-        networks["found, from nothing"] = found
-        runs = {kind: self.runs / f"{kind.replace(', ', '-').replace(' ', '-')}-{self.seed}" for kind in networks}
+        networks["found from nothing"] = found
+        runs = {kind: self.runs / "-".join([*kind.split(), str(self.seed)]) for kind in networks}
         as_long = ("--trainer.max_epochs", _SUPERNET_EPOCHS + _DERIVED_EPOCHS)
         text = self.archs["found"].read_text()
         seconds = {
             "found": spent + self.derive("found", runs["found"]),
             "random": spent + self.derive("random", runs["random"]),
             "narrow": self.train(runs["narrow"], *of_width(self.width), *as_long),
-            "found, from nothing": self.train(
-                runs["found, from nothing"], "--model.network", self.described(text), *as_long
+            "found from nothing": self.train(
+                runs["found from nothing"], "--model.network", self.described(text), *as_long
             ),
         }
         times = latencies({**networks, "cr 0.5": narrowed(0.5)}, self.scan)
