@@ -9,6 +9,8 @@ streets    for each seed: a supernet on simulated streets, a search under 60 % o
 real       the network of the first seed and the narrowed SPVCNN, both trained from nothing on the
            real frames of sequence 00, tested on 08/000000
 ranking    Kendall's tau between the scores of subnets in the first supernet and trained alone
+pruning    channels and taps of a trained SPVCNN under 60 % of its own latency, see
+           benchmarks/pruning.py
 
 The commands are printed. What is there already is not made again.
 """
@@ -28,34 +30,37 @@ import yaml
 from torch import nn
 from torchmetrics.functional import kendall_rank_corrcoef
 
+from benchmarks import pruning
 from benchmarks.real_scans import frames_of_sequence_0, unseen_frame
 from benchmarks.run import environment
+from benchmarks.streets import (
+    CHOOSE,
+    UNSEEN,
+    first_scan,
+    latencies,
+    narrowed,
+    of_width,
+    scans_and_seeds,
+    simulate,
+    width_as_fast_as,
+)
 from benchmarks.training import find_data, scores_of, timed, trained
-from torchsparse_lite import PointTensor, models, nas
-from torchsparse_lite.data import open_dataset
-from torchsparse_lite.data.samples import points_of
-from torchsparse_lite.nas.latency import network_latency
+from torchsparse_lite import PointTensor, nas
 
 _ROOT = Path(__file__).resolve().parent
-# SemanticKITTI's own numbers: 11 to 21 are its test sequences, without labels.
-_TRAIN = [f"{number:02d}" for number in (*range(8), 9, 10, *range(22, 42))]
-_CHOOSE = [f"{number:02d}" for number in range(60, 66)]
-_UNSEEN = [f"{number:02d}" for number in range(70, 82)]
 _LIMIT = 0.6
-_VOXEL_M = 0.2
 _TRIALS = 250
 _SCANS, _CALIBRATION = 12, 4
-_SUPERNET_EPOCHS, _DERIVED_EPOCHS = 5, 3
-_DERIVED_RATE = 0.002
+_SUPERNET_EPOCHS, _DERIVED_EPOCHS = 5, 6
+_DERIVED_RATE = 0.004
 _ALONE_EPOCHS, _ALONE = 3, 12
-_ROUNDS = 5
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the tests that are asked for, and keep their scores."""
     parser = argparse.ArgumentParser("python -m benchmarks.search", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    tests = {"streets": _streets, "real": _real, "ranking": _ranking}
+    tests = {"streets": _streets, "real": _real, "ranking": _ranking, "pruning": _pruning}
     parser.add_argument("tests", nargs="*", default=list(tests))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", type=Path, default=None, help="folder with semantickitti/")
@@ -116,16 +121,16 @@ class _Search:
         spent = self.train_supernet() + self.search()
         found, chance = (self.network(self.archs[kind]) for kind in ("found", "random"))
         networks = {"found": found, "random": chance, "narrow": narrowed(self.width)}
-        networks["found, from nothing"] = found
-        runs = {kind: self.runs / f"{kind.replace(', ', '-')}-{self.seed}" for kind in networks}
+        networks["found from nothing"] = found
+        runs = {kind: self.runs / "-".join([*kind.split(), str(self.seed)]) for kind in networks}
         as_long = ("--trainer.max_epochs", _SUPERNET_EPOCHS + _DERIVED_EPOCHS)
         text = self.archs["found"].read_text()
         seconds = {
             "found": spent + self.derive("found", runs["found"]),
             "random": spent + self.derive("random", runs["random"]),
-            "narrow": self.train(runs["narrow"], *_of_width(self.width), *as_long),
-            "found, from nothing": self.train(
-                runs["found, from nothing"], "--model.network", self.described(text), *as_long
+            "narrow": self.train(runs["narrow"], *of_width(self.width), *as_long),
+            "found from nothing": self.train(
+                runs["found from nothing"], "--model.network", self.described(text), *as_long
             ),
         }
         times = latencies({**networks, "cr 0.5": narrowed(0.5)}, self.scan)
@@ -141,7 +146,7 @@ class _Search:
                 if kind in self.archs
                 else None,
                 "minutes": round(seconds[kind] / 60, 1),
-                **scores_of(run, [{"sequences": _UNSEEN}]),
+                **scores_of(run, [{"sequences": UNSEEN}]),
             }
             for kind, run in runs.items()
         ]
@@ -149,7 +154,7 @@ class _Search:
     @cached_property
     def scan(self) -> PointTensor:
         """On which latency is measured: the first that the search chooses by."""
-        return _first_scan(self.streets, _CHOOSE[0])
+        return first_scan(self.streets, CHOOSE[0])
 
     @cached_property
     def limit_ms(self) -> float:
@@ -177,7 +182,7 @@ class _Search:
     def train_supernet(self) -> float:
         """And measure its table; seconds of both."""
         simulate(self.runs)
-        how = ("--config", "supernet", *self._scans(), *self._seeds())
+        how = ("--config", "supernet", *scans_and_seeds(self.streets, self.seed))
         epochs = ("--trainer.max_epochs", _SUPERNET_EPOCHS)
         seconds = trained(self.supernet, "search", "train", *how, *epochs)
         table = self.supernet / "latency.json"
@@ -198,7 +203,7 @@ class _Search:
 
     def train(self, run: Path, *network: object) -> float:
         """Seconds of a network from nothing."""
-        how = ("--config", "small", *self._scans(), *self._seeds())
+        how = ("--config", "small", *scans_and_seeds(self.streets, self.seed))
         return trained(run, "train", *how, *network)
 
     def network(self, arch: Path) -> nn.Module:
@@ -226,60 +231,6 @@ class _Search:
         config: dict[str, Any] = yaml.safe_load(text)["model"]["network"]
         return config
 
-    def _scans(self) -> tuple[object, ...]:
-        return (
-            *("--data.root", self.streets),
-            *("--data.train", json.dumps([{"sequences": _TRAIN}])),
-            *("--data.val", json.dumps([{"sequences": _CHOOSE}])),
-        )
-
-    def _seeds(self) -> tuple[object, ...]:
-        return tuple(
-            word
-            for key in ("seed_everything", "model.seed", "data.seed")
-            for word in (f"--{key}", self.seed)
-        )
-
-
-def simulate(runs: Path) -> None:
-    """Streets to train on, to choose by, and to test on."""
-    sequences = (*_TRAIN, *_CHOOSE, *_UNSEEN)
-    how = ("--frames", 4, "--interval", 2, "--sequences", *sequences)
-    timed(runs / "streets", "simulate", runs / "streets", *how)
-
-
-def narrowed(width: float) -> nn.Module:
-    """SPVCNN as the recipe ``small`` has it."""
-    return models.spvcnn(width=width, voxel_size=_VOXEL_M, normalize=True)
-
-
-def latencies(networks: dict[str, nn.Module], scan: PointTensor) -> dict[str, float]:
-    """Milliseconds of each, the median of rounds in which they take turns."""
-    samples: dict[str, list[float]] = {name: [] for name in networks}
-    for _ in range(_ROUNDS):
-        for name, network in networks.items():
-            samples[name].append(network_latency(network, scan, budget_s=0.5))
-    return {name: statistics.median(values) for name, values in samples.items()}
-
-
-def width_as_fast_as(network: nn.Module, scan: PointTensor) -> float:
-    """The largest width, in 64ths, with which SPVCNN takes no longer.
-
-    All are timed in turns: time goes in steps, and a wider one can be as fast.
-    """
-    widths = {str(width): narrowed(width / 64) for width in range(3, 33)}
-    times = latencies({"network": network, **widths}, scan)
-    as_fast = [int(width) for width in widths if times[width] <= times["network"]]
-    return max(as_fast, default=3) / 64
-
-
-def _of_width(width: float) -> tuple[object, ...]:
-    return ("--model.network.init_args.width", width)
-
-
-def _first_scan(root: Path, sequence: str) -> PointTensor:
-    return points_of(open_dataset("semantickitti", root, sequences=[sequence])[0])
-
 
 def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each kind of network, over the seeds."""
@@ -297,13 +248,13 @@ def _real(options: argparse.Namespace) -> list[dict[str, Any]]:
     search = _Search(options.runs, options.seeds[0])
     search.train_supernet()
     search.search()
-    scan = _first_scan(data / "semantickitti", "08")
+    scan = first_scan(data / "semantickitti", "08")
     found = search.network(search.archs["found"])
     width = width_as_fast_as(found, scan)
     times = latencies({"found": found, "narrow": narrowed(width)}, scan)
     described = {
         "found": ("--model.network", search.described(search.archs["found"].read_text())),
-        "narrow": _of_width(width),
+        "narrow": of_width(width),
     }
     scans = ("--data.train", json.dumps(frames_of_sequence_0(data)), "--data.val", "[]")
     rows = []
@@ -318,22 +269,30 @@ def _real(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _ranking(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The first networks that the random search drew, trained alone, on the same scans."""
+    """Networks that the random search drew, trained alone, on the same scans.
+
+    They are spread evenly over the places that their scores in the supernet give them.
+    """
     search = _Search(options.runs, options.seeds[0])
     search.train_supernet()
     search.search()
-    drawn = search.result()["random"]["trials"][:_ALONE]
+    drawn = sorted(search.result()["random"]["trials"], key=lambda trial: float(trial["miou"]))
+    places = [round(i * (len(drawn) - 1) / (_ALONE - 1)) for i in range(_ALONE)]
     rows = []
-    for number, trial in enumerate(drawn):
+    for number, trial in enumerate(drawn[place] for place in places):
         run = options.runs / f"alone-{number}"
         network = ("--model.network", search.described(json.dumps(trial["arch"])))
         seconds = search.train(run, *network, "--trainer.max_epochs", _ALONE_EPOCHS)
-        scores = scores_of(run, [{"sequences": _CHOOSE}])
+        scores = scores_of(run, [{"sequences": CHOOSE}])
         about = {"latency_ms": trial["latency_ms"], "miou_in_supernet": trial["miou"]}
         rows.append({"network": number, "minutes": round(seconds / 60, 1), **about, **scores})
     there, alone = ([row[key] for row in rows] for key in ("miou_in_supernet", "miou"))
     tau = float(kendall_rank_corrcoef(torch.tensor(there), torch.tensor(alone)))
     return [*rows, {"network": "all", "kendall_tau": tau}]
+
+
+def _pruning(options: argparse.Namespace) -> list[dict[str, Any]]:
+    return pruning.rows(options.runs, options.seeds[0])
 
 
 if __name__ == "__main__":

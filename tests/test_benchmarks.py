@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("lightning", reason="the extra train is not installed")
 pytest.importorskip("optuna", reason="the extra search is not installed")
 
-from benchmarks import real_scans, report, search, training
+from benchmarks import pruning, real_scans, report, search, streets, training
+from torchsparse_lite import models, nas
 
 
 @pytest.mark.parametrize("module", [real_scans, search])
@@ -56,8 +57,21 @@ def test_the_narrowed_network_is_the_widest_that_is_as_fast(monkeypatch):
         slow = {name: 30.0 if width in (14, 15) else width for name, width in widths.items()}
         return {**slow, "network": 17.5}
 
-    monkeypatch.setattr(search, "latencies", latencies)
-    assert search.width_as_fast_as(None, None) == 17 / 64
+    monkeypatch.setattr(streets, "latencies", latencies)
+    assert streets.width_as_fast_as(None, None) == 17 / 64
+
+
+def test_even_shares_of_channels():
+    network = models.spvcnn(width=0.25, voxel_size=0.2)
+    space = nas.search_space("pruning", **nas.pruning_of(network))
+    assert pruning._evenly(space, 1.0) == space.largest
+    half = pruning._evenly(space, 0.5)
+    for gene in space.genes:
+        most = gene.options[-1]
+        if gene.is_width:
+            assert abs(half[gene.name] - most / 2) <= 4
+        else:
+            assert half[gene.name] == most
 
 
 def test_the_search_has_a_table():

@@ -120,14 +120,14 @@ class RunSearch(SupernetCommand):
         best = sorted(once, key=lambda found: found.scores["miou"], reverse=True)[:_CONFIRMED]
         if self.config["anywhere"]:
             return _described(best[0])
-        timed = []
+        timed: list[tuple[float, Found]] = []
         for found in best:
             timed.append((self._costs.measured(found.arch), found))
             if timed[-1][0] <= self.config["limit_ms"]:
                 break
-        ms, found = (
-            timed[-1] if timed[-1][0] <= self.config["limit_ms"] else min(timed, key=itemgetter(0))
-        )
+        else:
+            timed.sort(key=itemgetter(0), reverse=True)
+        ms, found = timed[-1]
         return {**_described(found), "measured_ms": ms}
 
     def _write(self, results: dict[str, SearchResult], chosen: dict[str, dict[str, Any]]) -> None:

@@ -106,7 +106,11 @@ class _Random(Algorithm):
 
 
 class _Nsga2(Algorithm):
-    """All objectives together, so small architectures are as good as they are."""
+    """All objectives together, so small architectures are as good as they are.
+
+    A proposal that does not meet the constraint is judged by what it is repaired to, and handed on
+    as it was drawn.
+    """
 
     draws = 1
 

@@ -29,7 +29,7 @@ class Gene:
         weights: how often each option is drawn; equal if empty.
         needs: name of another gene, listed before, and its values under which this one matters.
         is_ordered: whether an earlier option costs less; repair takes earlier ones.
-        is_width: a number of channels.
+        is_width: a number of channels, or a factor of them.
     """
 
     name: str

@@ -27,5 +27,5 @@ def pvcnn_grid(preset: str = "s3dis") -> SearchSpace:
         width, resolution = float(arch["width"]), float(arch["resolution"])
         return pvcnn(preset, width=width, resolution=resolution, **options)
 
-    genes = Gene("width", _FACTORS), Gene("resolution", _FACTORS[1:])
+    genes = Gene("width", _FACTORS, is_width=True), Gene("resolution", _FACTORS[1:])
     return SearchSpace(f"pvcnn-{preset}", genes, network)
