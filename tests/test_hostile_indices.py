@@ -10,7 +10,7 @@ import torch
 import torchsparse_lite as tsl
 from torchsparse_lite import ops
 from torchsparse_lite._native import C
-from torchsparse_lite.ops.neighbors import tile_rows
+from torchsparse_lite.ops.pairs import tile_rows
 from torchsparse_lite.ops.scratch import scratch_on
 
 CUBE = tsl.ConvGeometry.same(3)

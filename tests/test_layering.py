@@ -16,7 +16,7 @@ NAME = PACKAGE.name
 LAYERS = [
     ("_native", "host_memory"),
     ("ops", "machine"),
-    ("kernel_map",),
+    ("kernel_map", "sizes"),
     ("coordinates",),
     ("manager", "features"),
     ("tensor", "points"),

@@ -157,6 +157,8 @@ class KernelMap:
         is_symmetric: the map is its own transpose with taps counted backwards (submanifold with an
             odd kernel).
         full_tap: a tap that feeds every output row, or -1.
+        has_room: lists may be longer than ``tap_ptr`` says, and outputs may have no pairs, see
+            :mod:`torchsparse_lite.ops.room`.
     """
 
     geometry: ConvGeometry
@@ -167,6 +169,7 @@ class KernelMap:
     tap_ptr: Tensor
     is_symmetric: bool = False
     full_tap: int = -1
+    has_room: bool = False
 
     @classmethod
     def from_neighbors(
@@ -177,12 +180,20 @@ class KernelMap:
         num_in: int,
         is_symmetric: bool = False,
         full_tap: int = -1,
+        has_room: bool = False,
     ) -> KernelMap:
         """The tap-major form of a neighbour table."""
         in_index, out_index, tap_ptr = ops.pairs_by_tap(neighbors, geometry.kernel_volume)
-        num_out = neighbors.ptr.shape[0] - 1
         kernel_map = cls(
-            geometry, num_in, num_out, in_index, out_index, tap_ptr, is_symmetric, full_tap
+            geometry,
+            num_in,
+            neighbors.ptr.shape[0] - 1,
+            in_index,
+            out_index,
+            tap_ptr,
+            is_symmetric,
+            -1 if has_room else full_tap,  # nothing feeds a dead row
+            has_room,
         )
         kernel_map.__dict__["neighbors"] = neighbors
         return kernel_map
@@ -233,10 +244,12 @@ class KernelMap:
             self.tap_ptr,
             self.is_symmetric,
             self.full_tap,
+            self.has_room,
         )
         # The arrays, not the map itself: a reference cycle would outlive the forward pass.
         transposed.__dict__["_backward_arrays"] = self._arrays
-        transposed.__dict__["host_tap_ptr"] = self.host_tap_ptr
+        if not self.has_room:
+            transposed.__dict__["host_tap_ptr"] = self.host_tap_ptr
         return transposed
 
     def select(self, taps: Sequence[int]) -> KernelMap:
@@ -245,6 +258,13 @@ class KernelMap:
         Args:
             taps: of this map's geometry, which uses all, ascending.
         """
+        if self.has_room:
+            refuse(
+                "KernelMap.select: taps",
+                "all of the kernel in a captured graph",
+                f"{len(taps)} of {self.geometry.kernel_volume}",
+                "Run this network without capture.",
+            )
         geometry = replace(self.geometry, taps=tuple(taps))
         host_ptr = self.host_tap_ptr
         ptr = host_ptr.tolist()
@@ -294,7 +314,7 @@ class KernelMap:
         """
         rows = torch.arange(count, dtype=torch.int32, device=device)
         host_ptr = torch.tensor([0, count])
-        tap_ptr = host_ptr.to(device, non_blocking=True)
+        tap_ptr = torch.arange(2, device=device) * count  # a copy would wait
         geometry = geometry or ConvGeometry.same(1)
         made = cls(geometry, count, count, rows, rows, tap_ptr, is_symmetric=True, full_tap=0)
         made.__dict__["host_tap_ptr"] = host_ptr
@@ -315,7 +335,7 @@ class KernelMap:
             self.num_out,
             self.is_symmetric,
             self.full_tap,
-            self.host_tap_ptr,
+            None if self.has_room else self.host_tap_ptr,
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite._native import C
-from torchsparse_lite.ops.neighbors import tile_rows
+from torchsparse_lite.ops.pairs import tile_rows
 from torchsparse_lite.ops.scratch import scratch_on
 from torchsparse_lite.ops.widen import sum_dtype, widened
 

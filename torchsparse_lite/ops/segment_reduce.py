@@ -72,7 +72,9 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
     return grad_feats.index_copy(0, order, grad.index_select(0, segment)), None, None, None
 
 
-def segments(segment: Tensor, count: int, *, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def segments(
+    segment: Tensor, count: int, *, order: Tensor | None = None, exact: bool = True
+) -> tuple[Tensor, Tensor]:
     """Rows grouped by segment, as :func:`segment_reduce` takes them.
 
     Args:
@@ -80,6 +82,8 @@ def segments(segment: Tensor, count: int, *, order: Tensor | None = None) -> tup
         count: number of segments.
         order: (N,) int64, a grouping of all rows that is tried before sorting; by default the rows
             as they come.
+        exact: False on a GPU saves waiting for it: rows that belong to none follow at the end of
+            the order, behind where ``ptr`` ends.
 
     Returns:
         order (M,) int64, the rows segment after segment (as they come inside one, without
@@ -88,7 +92,7 @@ def segments(segment: Tensor, count: int, *, order: Tensor | None = None) -> tup
     if order is None:
         order = torch.arange(segment.shape[0], device=segment.device)
     if segment.is_cuda:
-        return _segments_at_once(segment, count, order)
+        return _segments_at_once(segment, count, order, exact=exact)
     if bool((segment[order].diff() < 0).any()):
         order = torch.argsort(segment, stable=True)
     missing = int((segment < 0).sum())
@@ -98,14 +102,15 @@ def segments(segment: Tensor, count: int, *, order: Tensor | None = None) -> tup
     return order, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-def _segments_at_once(segment: Tensor, count: int, order: Tensor) -> tuple[Tensor, Tensor]:
-    """The same without branches on data: waits for the device once, for the number of rows."""
-    is_grouped = (segment[order].diff() >= 0).all()
-    order = torch.where(is_grouped, order, torch.argsort(segment, stable=True))
-    begins = torch.arange(count + 1, device=segment.device)
-    ptr = torch.searchsorted(segment[order], begins)
-    missing = int(ptr[0])
-    return order[missing:], ptr - missing
+def _segments_at_once(
+    segment: Tensor, count: int, order: Tensor, *, exact: bool
+) -> tuple[Tensor, Tensor]:
+    """The same without branches on data: waits for the device at most once."""
+    place = torch.where(segment < 0, count, segment)  # those that belong to none come last
+    is_grouped = (place[order].diff() >= 0).all()
+    order = torch.where(is_grouped, order, torch.argsort(place, stable=True))
+    ptr = torch.searchsorted(place[order], torch.arange(count + 1, device=segment.device))
+    return order[: int(ptr[-1])] if exact else order, ptr
 
 
 _segment_reduce = define_op(

@@ -19,7 +19,7 @@ from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops import gemm, plain_conv
 from torchsparse_lite.ops.channelwise_conv import channelwise_conv, channelwise_weight_grad
 from torchsparse_lite.ops.columns import column_sums
-from torchsparse_lite.ops.neighbors import tile_pairs, tile_rows, transpose_pairs
+from torchsparse_lite.ops.pairs import tile_pairs, tile_rows, transpose_pairs
 from torchsparse_lite.ops.registry import Autograd, define_op
 from torchsparse_lite.ops.widen import sum_dtype
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.channelwise_conv import channelwise_conv
-from torchsparse_lite.ops.neighbors import tile_rows
+from torchsparse_lite.ops.pairs import tile_rows
 from torchsparse_lite.ops.registry import Autograd, define_op
 from torchsparse_lite.ops.scratch import scratch_on
 from torchsparse_lite.ops.sparse_conv import LISTS, Pairs, transposed_tiles
