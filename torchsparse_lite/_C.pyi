@@ -4,6 +4,10 @@
 # Results are written into tensors that the caller allocated. Where their size is not known before,
 # `allocate` is called with it and returns the tensors to fill. `scratch` is called for temporary
 # memory on a GPU: with a number of bytes, it returns a uint8 tensor.
+#
+# With `capacity`, on a GPU, a result whose size the data decide has that many rows and nothing
+# waits for the device; `overflow` (1,) int32 is set to 1 if it does not fit, see
+# csrc/kernels/passes.h.
 
 from collections.abc import Callable, Sequence
 
@@ -64,9 +68,17 @@ def coarse_sites(
     allocate: _Allocate,
     scratch: _Scratch,
     threads: int,
+    capacity: int = ...,
+    overflow: Tensor | None = ...,
 ) -> None: ...
 def coarsen(
-    coords: Tensor, parent: Tensor, allocate: _Allocate, scratch: _Scratch, threads: int
+    coords: Tensor,
+    parent: Tensor,
+    allocate: _Allocate,
+    scratch: _Scratch,
+    threads: int,
+    capacity: int = ...,
+    overflow: Tensor | None = ...,
 ) -> None: ...
 def column_moments(
     feats: Tensor, mean: Tensor, variance: Tensor, scratch: _Scratch, threads: int
@@ -100,6 +112,8 @@ def fine_sites(
     allocate: _Allocate,
     scratch: _Scratch,
     threads: int,
+    capacity: int = ...,
+    overflow: Tensor | None = ...,
 ) -> None: ...
 def furthest_points(
     xyz: Tensor,
@@ -184,6 +198,8 @@ def neighbors_descend(
     allocate: _Allocate,
     scratch: _Scratch,
     threads: int,
+    capacity: int = ...,
+    overflow: Tensor | None = ...,
 ) -> None: ...
 def neighbors_search(
     coords: Tensor,
@@ -195,6 +211,8 @@ def neighbors_search(
     allocate: _Allocate,
     scratch: _Scratch,
     threads: int,
+    capacity: int = ...,
+    overflow: Tensor | None = ...,
 ) -> None: ...
 def order_rows(
     mask: Tensor, tap_ptr: Tensor, block_rows: int, order: Tensor, scratch: _Scratch
@@ -229,6 +247,7 @@ def quantize(
     coords: Tensor,
     scratch: _Scratch,
     threads: int,
+    overflow: Tensor | None = ...,
 ) -> None: ...
 def scale_shift(
     x: Tensor,
@@ -280,6 +299,16 @@ def sparse_conv_weight_grad(
     threads: int,
     simd: str | None = ...,
 ) -> None: ...
+def table_of_pairs(
+    in_index: Tensor,
+    out_index: Tensor,
+    tap_ptr: Tensor,
+    mask: Tensor,
+    ptr: Tensor,
+    rows: Tensor,
+    scratch: _Scratch,
+    threads: int,
+) -> None: ...
 def tile_pairs(
     out_index: Tensor,
     tap_ptr: Tensor,
@@ -306,4 +335,6 @@ def unique_coords(
     allocate: _Allocate,
     scratch: _Scratch,
     threads: int,
+    capacity: int = ...,
+    overflow: Tensor | None = ...,
 ) -> None: ...

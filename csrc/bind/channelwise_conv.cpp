@@ -39,7 +39,8 @@ void channelwise_conv(const TensorView& feats, const std::optional<TensorView>& 
   const PairArrays arrays{in_index, out_index, tile_ptr, tile_rows};
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
-      const TiledPairs pairs = described_pairs(arrays, feats.shape[0], num_out, "channelwise_conv");
+      const CheckedPairs pairs =
+          described_pairs(arrays, feats.shape[0], num_out, "channelwise_conv");
       return dispatch_floating(dtype, "channelwise_conv", [&](auto tag) {
         using S = decltype(tag);
         const ChannelwiseConv<S> task{pairs,
@@ -88,7 +89,7 @@ void channelwise_weight_grad(const TensorView& feats, const TensorView& grad_out
   const PairArrays arrays{in_index, out_index, tile_ptr, tile_rows};
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
-      const TiledPairs pairs =
+      const CheckedPairs pairs =
           described_pairs(arrays, feats.shape[0], grad_out.shape[0], "channelwise_weight_grad");
       return dispatch_floating(dtype, "channelwise_weight_grad", [&](auto tag) {
         using S = decltype(tag);

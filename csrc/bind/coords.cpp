@@ -58,9 +58,11 @@ void check_range_on(const TensorView& coords, const std::string& function,
 
 void quantize(const TensorView& points, const std::optional<TensorView>& batch,
               const std::array<double, 3>& voxel_size, const std::array<double, 3>& origin,
-              const TensorView& coords, const py::function& scratch, int threads) {
+              const TensorView& coords, const py::function& scratch, int threads,
+              const std::optional<TensorView>& overflow) {
   const dlpack::DeviceType device = device_of(points, "quantize: points");
   const int64_t count = points.shape[0];
+  const Capacity room = overflow ? capacity_of(count, overflow, "quantize", device) : Capacity{};
   const int32_t* const batch_data =
       batch ? batch->expect("quantize: batch", DType::kInt32, {count}, device).as<int32_t>()
             : nullptr;
@@ -73,7 +75,7 @@ void quantize(const TensorView& points, const std::optional<TensorView>& batch,
     if constexpr (kHasCuda) {
       if (device == dlpack::kCuda) {
         const auto rows = quantizer(xyz, batch_data, voxel_size.data(), origin.data(), out);
-        return CudaCall(points, scratch)(
+        return CudaCall(points, scratch, room)(
             [&](const cuda::Call& call) { return cuda::quantize(call, rows, count); });
       }
     }
@@ -106,8 +108,10 @@ bool is_morton_ordered(const TensorView& coords, const py::function& scratch, in
 
 void unique_coords(const TensorView& coords, const TensorView& point_to_voxel,
                    const TensorView& order, const py::function& allocator,
-                   const py::function& scratch, int threads) {
+                   const py::function& scratch, int threads, int64_t capacity,
+                   const std::optional<TensorView>& overflow) {
   const dlpack::DeviceType device = device_of(coords, "unique_coords: coords");
+  const Capacity room = capacity_of(capacity, overflow, "unique_coords", device);
   const int64_t count = coords.shape[0];
   const Coord* const data = coords.coords("unique_coords: coords", device);
   UniqueArrays out{};
@@ -125,7 +129,7 @@ void unique_coords(const TensorView& coords, const TensorView& point_to_voxel,
   };
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
-      const int64_t bad_row = CudaCall(coords, scratch)([&](const cuda::Call& call) {
+      const int64_t bad_row = CudaCall(coords, scratch, room)([&](const cuda::Call& call) {
         return cuda::unique_coords(call, data, count, out, allocate_groups);
       });
       if (bad_row != kNoRow) check_range_on(coords, "unique_coords", scratch, threads);
@@ -151,8 +155,10 @@ void unique_coords(const TensorView& coords, const TensorView& point_to_voxel,
 }
 
 void coarsen(const TensorView& coords, const TensorView& parent, const py::function& allocator,
-             const py::function& scratch, int threads) {
+             const py::function& scratch, int threads, int64_t capacity,
+             const std::optional<TensorView>& overflow) {
   const dlpack::DeviceType device = device_of(coords, "coarsen: coords");
+  const Capacity room = capacity_of(capacity, overflow, "coarsen", device);
   const int64_t count = coords.shape[0];
   const Coord* const data = coords.coords("coarsen: coords", device);
   CoarsenedArrays out{};
@@ -169,7 +175,7 @@ void coarsen(const TensorView& coords, const TensorView& parent, const py::funct
   };
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
-      CudaCall(coords, scratch)(
+      CudaCall(coords, scratch, room)(
           [&](const cuda::Call& call) { cuda::coarsen(call, data, count, out, allocate_cells); });
       return;
     }
@@ -194,15 +200,18 @@ void register_coords(py::module_& module) {
   module.attr("axis_max") = kAxisMax;
   module.attr("batch_max") = kBatchMax;
   module.def("quantize", &quantize, py::arg("points"), py::arg("batch"), py::arg("voxel_size"),
-             py::arg("origin"), py::arg("coords"), py::arg("scratch"), py::arg("threads"));
+             py::arg("origin"), py::arg("coords"), py::arg("scratch"), py::arg("threads"),
+             py::arg("overflow") = py::none());
   module.def("check_range", &check_range_on, py::arg("coords"), py::arg("function"),
              py::arg("scratch"), py::arg("threads"));
   module.def("is_morton_ordered", &is_morton_ordered, py::arg("coords"), py::arg("scratch"),
              py::arg("threads"));
   module.def("unique_coords", &unique_coords, py::arg("coords"), py::arg("point_to_voxel"),
-             py::arg("order"), py::arg("allocate"), py::arg("scratch"), py::arg("threads"));
+             py::arg("order"), py::arg("allocate"), py::arg("scratch"), py::arg("threads"),
+             py::arg("capacity") = -1, py::arg("overflow") = py::none());
   module.def("coarsen", &coarsen, py::arg("coords"), py::arg("parent"), py::arg("allocate"),
-             py::arg("scratch"), py::arg("threads"));
+             py::arg("scratch"), py::arg("threads"), py::arg("capacity") = -1,
+             py::arg("overflow") = py::none());
 }
 
 }  // namespace tsl::bind

@@ -148,8 +148,8 @@ NeighborTable neighbor_table(const TableArrays& arrays, int kernel_volume, const
   return table;
 }
 
-TiledPairs described_pairs(const PairArrays& arrays, int64_t num_in, int64_t num_out,
-                           const char* function) {
+CheckedPairs described_pairs(const PairArrays& arrays, int64_t num_in, int64_t num_out,
+                             const char* function) {
   const int64_t pairs = arrays.in_index.shape[0];
   arrays.in_index.expect(message(function, ": in_index").c_str(), DType::kInt32, {-1},
                          dlpack::kCuda);
@@ -160,14 +160,14 @@ TiledPairs described_pairs(const PairArrays& arrays, int64_t num_in, int64_t num
   TSL_CHECK(cut.shape[0] > 0 && cut.shape[1] > 0, ValueError, function,
             ": tile_ptr must have a row for each tile and one for the end, got ", cut.shape[0],
             " of ", cut.shape[1], " taps. Make it with tile_pairs from the same map.");
-  return TiledPairs{arrays.in_index.as<int32_t>(),
-                    arrays.out_index.as<int32_t>(),
-                    cut.as<int64_t>(),
-                    cut.shape[0] - 1,
-                    pairs,
-                    num_in,
-                    num_out,
-                    static_cast<int>(cut.shape[1])};
+  return CheckedPairs{arrays.in_index.as<int32_t>(),
+                      arrays.out_index.as<int32_t>(),
+                      cut.as<int64_t>(),
+                      cut.as<int64_t>() + (cut.shape[0] - 1) * cut.shape[1],
+                      pairs,
+                      num_in,
+                      num_out,
+                      static_cast<int>(cut.shape[1])};
 }
 
 cpu::PairTiles pair_tiles(const PairArrays& arrays, int64_t num_in, int64_t num_out,

@@ -40,8 +40,8 @@ struct PairArrays {
 };
 
 /// Types and shapes alone, of a map on a GPU; the passes look into the arrays themselves.
-TiledPairs described_pairs(const PairArrays& arrays, int64_t num_in, int64_t num_out,
-                           const char* function);
+CheckedPairs described_pairs(const PairArrays& arrays, int64_t num_in, int64_t num_out,
+                             const char* function);
 
 /// The map of a gather: inside a tile and a tap, output rows ascend and belong to the tile.
 cpu::PairTiles pair_tiles(const PairArrays& arrays, int64_t num_in, int64_t num_out,

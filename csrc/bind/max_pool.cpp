@@ -22,7 +22,7 @@ void max_pool(const TensorView& feats, const TensorView& in_index, const TensorV
   const PairArrays arrays{in_index, out_index, tile_ptr, tile_rows};
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
-      const TiledPairs pairs = described_pairs(arrays, feats.shape[0], out.shape[0], "max_pool");
+      const CheckedPairs pairs = described_pairs(arrays, feats.shape[0], out.shape[0], "max_pool");
       return dispatch_floating(dtype, "max_pool", [&](auto tag) {
         using S = decltype(tag);
         const MaxPool<S> task{pairs, feats.as<S>(), out.as<S>(), argmax.as<int32_t>(), channels};
@@ -52,7 +52,7 @@ void max_pool_backward(const TensorView& grad_out, const TensorView& argmax,
   const PairArrays arrays{in_index, out_index, tile_ptr, tile_rows};
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
-      const TiledPairs pairs =
+      const CheckedPairs pairs =
           described_pairs(arrays, grad_out.shape[0], grad_in.shape[0], "max_pool_backward");
       return dispatch_floating(dtype, "max_pool_backward", [&](auto tag) {
         using S = decltype(tag);

@@ -3,6 +3,9 @@
 
 #include <pybind11/stl.h>
 
+#include <limits>
+#include <optional>
+
 #include "bind/allocate.h"
 #include "bind/device.h"
 #include "bind/geometry.h"
@@ -53,8 +56,10 @@ void run_search(const Search& search, const NeighborArrays& out, int64_t num_out
 void neighbors_search(const TensorView& coords, const TableTensors& table,
                       const GeometryTriples& geometry, bool inverse, const TensorView& mask,
                       const TensorView& ptr, const py::function& allocator,
-                      const py::function& scratch, int threads) {
+                      const py::function& scratch, int threads, int64_t capacity,
+                      const std::optional<TensorView>& overflow) {
   const dlpack::DeviceType device = device_of(coords, "neighbors_search: coords");
+  const Capacity room = capacity_of(capacity, overflow, "neighbors_search", device);
   const int64_t count = coords.shape[0];
   const ConvGeometry g = geometry_of(geometry);
   const int words = mask_words(g.kernel_volume());
@@ -67,7 +72,7 @@ void neighbors_search(const TensorView& coords, const TableTensors& table,
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
       const WindowSearch search{sites, view, g, inverse};
-      return CudaCall(coords, scratch)([&](const cuda::Call& call) {
+      return CudaCall(coords, scratch, room)([&](const cuda::Call& call) {
         cuda::neighbors_search(call, search, count, out, allocate_rows);
       });
     }
@@ -82,8 +87,10 @@ void neighbors_search(const TensorView& coords, const TableTensors& table,
 void neighbors_descend(const TensorView& cell_mask, const TensorView& cell_ptr,
                        const TensorView& cell_rows, const TensorView& child_ptr,
                        const TensorView& child_mask, const TensorView& mask, const TensorView& ptr,
-                       const py::function& allocator, const py::function& scratch, int threads) {
+                       const py::function& allocator, const py::function& scratch, int threads,
+                       int64_t capacity, const std::optional<TensorView>& overflow) {
   const dlpack::DeviceType device = device_of(cell_mask, "neighbors_descend: mask");
+  const Capacity room = capacity_of(capacity, overflow, "neighbors_descend", device);
   const int64_t cells = cell_mask.shape[0];
   const int64_t children = mask.shape[0];
   mask.expect("neighbors_descend: mask", DType::kInt32, {-1, 1}, device);
@@ -106,7 +113,7 @@ void neighbors_descend(const TensorView& cell_mask, const TensorView& cell_ptr,
                                  cells,
                                  cell_rows.shape[0],
                                  children};
-      return CudaCall(cell_mask, scratch)([&](const cuda::Call& call) {
+      return CudaCall(cell_mask, scratch, room)([&](const cuda::Call& call) {
         cuda::neighbors_descend(call, descent, out, allocate_rows);
       });
     }
@@ -191,6 +198,30 @@ void transpose_pairs(const TensorView& in_index, const TensorView& out_index,
                        to_in, to_out, threads);
 }
 
+void table_of_pairs(const TensorView& in_index, const TensorView& out_index,
+                    const TensorView& tap_ptr, const TensorView& mask, const TensorView& ptr,
+                    const TensorView& rows, const py::function& scratch, int threads) {
+  const dlpack::DeviceType device = device_of(in_index, "table_of_pairs: in_index");
+  const PairsView lists = pairs_view(in_index, out_index, tap_ptr, "table_of_pairs", device);
+  const int words = mask_words(lists.kernel_volume);
+  const int64_t num_out = mask.shape[0];
+  mask.expect("table_of_pairs: mask", DType::kInt32, {-1, words}, device);
+  ptr.expect("table_of_pairs: ptr", DType::kInt64, {num_out + 1}, device);
+  rows.expect("table_of_pairs: rows", DType::kInt32, {lists.num_pairs}, device);
+  constexpr int64_t kAnyInput = std::numeric_limits<int64_t>::max();  // who reads the table checks
+  const CheckedPairs pairs{lists.in_index,  lists.out_index, lists.tap_ptr, lists.tap_ptr + 1,
+                           lists.num_pairs, kAnyInput,       num_out,       lists.kernel_volume};
+  const NeighborArrays out{mask.as<uint32_t>(), ptr.as<int64_t>(), rows.as<int32_t>(), words};
+  if constexpr (kHasCuda) {
+    if (device == dlpack::kCuda) {
+      return CudaCall(in_index, scratch)(
+          [&](const cuda::Call& call) { cuda::table_of_pairs(call, pairs, out); });
+    }
+  }
+  const py::gil_scoped_release release;
+  cpu::table_of_pairs(pairs, out, threads);
+}
+
 void tile_pairs(const TensorView& out_index, const TensorView& tap_ptr, int64_t tile_rows,
                 const TensorView& tile_ptr, const py::function& scratch, int threads) {
   const dlpack::DeviceType device = device_of(out_index, "tile_pairs: out_index");
@@ -219,15 +250,20 @@ void tile_pairs(const TensorView& out_index, const TensorView& tap_ptr, int64_t 
 void register_neighbors(py::module_& module) {
   module.def("neighbors_search", &neighbors_search, py::arg("coords"), py::arg("table"),
              py::arg("geometry"), py::arg("inverse"), py::arg("mask"), py::arg("ptr"),
-             py::arg("allocate"), py::arg("scratch"), py::arg("threads"));
+             py::arg("allocate"), py::arg("scratch"), py::arg("threads"), py::arg("capacity") = -1,
+             py::arg("overflow") = py::none());
   module.def("neighbors_descend", &neighbors_descend, py::arg("cell_mask"), py::arg("cell_ptr"),
              py::arg("cell_rows"), py::arg("child_ptr"), py::arg("child_mask"), py::arg("mask"),
-             py::arg("ptr"), py::arg("allocate"), py::arg("scratch"), py::arg("threads"));
+             py::arg("ptr"), py::arg("allocate"), py::arg("scratch"), py::arg("threads"),
+             py::arg("capacity") = -1, py::arg("overflow") = py::none());
   module.def("pairs_by_tap", &pairs_by_tap, py::arg("mask"), py::arg("ptr"), py::arg("rows"),
              py::arg("in_index"), py::arg("out_index"), py::arg("tap_ptr"), py::arg("scratch"),
              py::arg("threads"));
   module.def("transpose_pairs", &transpose_pairs, py::arg("in_index"), py::arg("out_index"),
              py::arg("tap_ptr"), py::arg("num_in"), py::arg("new_in"), py::arg("new_out"),
+             py::arg("scratch"), py::arg("threads"));
+  module.def("table_of_pairs", &table_of_pairs, py::arg("in_index"), py::arg("out_index"),
+             py::arg("tap_ptr"), py::arg("mask"), py::arg("ptr"), py::arg("rows"),
              py::arg("scratch"), py::arg("threads"));
   module.def("tile_rows", &cpu::tile_rows_for, py::arg("num_out"));
   module.def("tile_pairs", &tile_pairs, py::arg("out_index"), py::arg("tap_ptr"),

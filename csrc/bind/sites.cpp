@@ -30,8 +30,10 @@ cpu::Sites sites_on_cpu(const Coord* coords, int64_t count, const ConvGeometry& 
 
 void find_sites(const TensorView& coords, const GeometryTriples& triples, SiteKind kind,
                 const Shape& shape, const char* function, const py::function& allocator,
-                const py::function& scratch, int threads) {
+                const py::function& scratch, int threads, int64_t capacity,
+                const std::optional<TensorView>& overflow) {
   const dlpack::DeviceType device = device_of(coords, message(function, ": coords").c_str());
+  const Capacity room = capacity_of(capacity, overflow, function, device);
   const int64_t count = coords.shape[0];
   const Coord* const data = coords.coords(message(function, ": coords").c_str(), device);
   const ConvGeometry geometry = geometry_of(triples);
@@ -45,7 +47,7 @@ void find_sites(const TensorView& coords, const GeometryTriples& triples, SiteKi
     if constexpr (kHasCuda) {
       if (device == dlpack::kCuda) {
         const SiteProposals proposals = site_proposals(data, geometry, kind, limit);
-        return CudaCall(coords, scratch)([&](const cuda::Call& call) {
+        return CudaCall(coords, scratch, room)([&](const cuda::Call& call) {
           return cuda::find_sites(call, proposals, count, allocate_sites);
         });
       }
@@ -64,14 +66,16 @@ void find_sites(const TensorView& coords, const GeometryTriples& triples, SiteKi
 
 void coarse_sites(const TensorView& coords, const GeometryTriples& geometry, bool cell_rule,
                   const Shape& shape, const py::function& allocator, const py::function& scratch,
-                  int threads) {
+                  int threads, int64_t capacity, const std::optional<TensorView>& overflow) {
   find_sites(coords, geometry, cell_rule ? SiteKind::kCell : SiteKind::kFull, shape, "coarse_sites",
-             allocator, scratch, threads);
+             allocator, scratch, threads, capacity, overflow);
 }
 
 void fine_sites(const TensorView& coords, const GeometryTriples& geometry, const Shape& shape,
-                const py::function& allocator, const py::function& scratch, int threads) {
-  find_sites(coords, geometry, SiteKind::kFine, shape, "fine_sites", allocator, scratch, threads);
+                const py::function& allocator, const py::function& scratch, int threads,
+                int64_t capacity, const std::optional<TensorView>& overflow) {
+  find_sites(coords, geometry, SiteKind::kFine, shape, "fine_sites", allocator, scratch, threads,
+             capacity, overflow);
 }
 
 std::array<int64_t, 3> extent(const GeometryTriples& geometry, const std::array<int64_t, 3>& shape,
@@ -91,9 +95,10 @@ std::array<int64_t, 3> extent(const GeometryTriples& geometry, const std::array<
 void register_sites(py::module_& module) {
   module.def("coarse_sites", &coarse_sites, py::arg("coords"), py::arg("geometry"),
              py::arg("cell_rule"), py::arg("shape"), py::arg("allocate"), py::arg("scratch"),
-             py::arg("threads"));
+             py::arg("threads"), py::arg("capacity") = -1, py::arg("overflow") = py::none());
   module.def("fine_sites", &fine_sites, py::arg("coords"), py::arg("geometry"), py::arg("shape"),
-             py::arg("allocate"), py::arg("scratch"), py::arg("threads"));
+             py::arg("allocate"), py::arg("scratch"), py::arg("threads"), py::arg("capacity") = -1,
+             py::arg("overflow") = py::none());
   module.def("extent", &extent, py::arg("geometry"), py::arg("shape"), py::arg("transposed"));
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -316,6 +317,18 @@ void transpose_pairs(const int32_t* in_index, const int32_t* out_index, const in
               "transpose_pairs: in_index must name an input once per tap, ", "got ", end - next,
               " repeats in tap ", tap, ". Pass the pairs of a kernel map.");
   });
+}
+
+void table_of_pairs(const CheckedPairs& pairs, const NeighborArrays& out, int threads) {
+  std::vector<int64_t> tap_ptr(static_cast<size_t>(pairs.kernel_volume) + 1);
+  for_each(pairs.kernel_volume + 1, threads, WriteTapBegins{pairs, tap_ptr.data()});
+  const PairsView taps{pairs.in_index, pairs.out_index, tap_ptr.data(), pairs.num_pairs,
+                       pairs.kernel_volume};
+  std::fill(out.mask, out.mask + pairs.num_out * out.words, 0u);
+  for_each(taps.used(), threads, MarkPairs{pairs, taps, out});
+  for_each(pairs.num_out + 1, threads, CountNeighbors{out, pairs.num_out});
+  std::exclusive_scan(out.ptr, out.ptr + pairs.num_out + 1, out.ptr, int64_t{0});
+  for_each(taps.used(), threads, WritePairs{pairs, taps, out});
 }
 
 void tile_pairs(const int32_t* out_index, const int64_t* tap_ptr, int kernel_volume,

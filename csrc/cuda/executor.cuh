@@ -71,6 +71,10 @@ class Executor {
     return result;
   }
 
+  bool has_capacity() const { return call_.capacity >= 0; }
+  int64_t capacity() const { return call_.capacity; }
+  int32_t* overflow() const { return call_.overflow; }
+
  private:
   /// CUB's convention: run(null, bytes) asks how much memory, run(memory, bytes) does the work.
   template <class Run>

@@ -29,6 +29,11 @@ void transpose_pairs(const Call& call, const PairsView& pairs, int64_t num_in, i
   tsl::transpose_pairs(executor, pairs, num_in, new_in, new_out);
 }
 
+void table_of_pairs(const Call& call, const CheckedPairs& pairs, const NeighborArrays& out) {
+  Executor executor(call);
+  tsl::table_of_pairs(executor, pairs, out);
+}
+
 void tile_pairs(const Call& call, const TilePairs& tiles, int64_t num_tiles) {
   Executor executor(call);
   executor.for_each((num_tiles + 1) * tiles.pairs.kernel_volume, tiles);

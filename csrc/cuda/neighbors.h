@@ -9,6 +9,7 @@
 #include "cuda/call.h"
 #include "kernels/neighbors_descend.h"
 #include "kernels/neighbors_search.h"
+#include "kernels/pair_table.h"
 #include "kernels/pairs.h"
 
 namespace tsl::cuda {
@@ -29,6 +30,9 @@ void pairs_by_tap(const Call& call, const NeighborTable& table, int64_t num_out,
 
 void transpose_pairs(const Call& call, const PairsView& pairs, int64_t num_in, int32_t* new_in,
                      int32_t* new_out);
+
+/// `out` has room for all pairs.
+void table_of_pairs(const Call& call, const CheckedPairs& pairs, const NeighborArrays& out);
 
 void tile_pairs(const Call& call, const TilePairs& tiles, int64_t num_tiles);
 

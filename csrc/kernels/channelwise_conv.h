@@ -26,7 +26,7 @@ namespace tsl {
 
 template <class S>
 struct ChannelwiseConv {
-  TiledPairs pairs;
+  CheckedPairs pairs;
   const S* feats;     // (num_in, channels)
   const S* weight;    // (kernel_volume, channels), or null for ones
   const S* bias;      // (channels,) or null
@@ -85,7 +85,7 @@ void channelwise_conv(Executor& executor, const ChannelwiseConv<S>& task) {
 
 template <class S>
 struct ChannelwiseWeightGrad {
-  TiledPairs pairs;
+  CheckedPairs pairs;
   const S* feats;           // (num_in, channels)
   const S* grad_out;        // (num_out, channels)
   SumType<S>* grad_weight;  // (kernel_volume, channels)

@@ -4,7 +4,8 @@
 //
 //   number the runs of rows in one cell | write the cells | collect the octants of each
 //
-// Waits for the device once, for the number of cells. Memory: 4 bytes a row.
+// Waits for the device once, for the number of cells. Dead rows, behind all others, are in no cell.
+// Memory: 4 bytes a row.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,7 @@ struct CellChanges {
   const Coord* coords;
 
   TSL_HOST_DEVICE bool operator()(int64_t i) const {
-    return i == 0 || !(parent_of(coords[i]) == parent_of(coords[i - 1]));
+    return !is_dead(coords[i]) && (i == 0 || !(parent_of(coords[i]) == parent_of(coords[i - 1])));
   }
 };
 
@@ -40,24 +41,26 @@ struct CoarsenedArrays {
   uint8_t* child_mask;  // (cells,) bit 4 x + 2 y + z: that octant is occupied
 };
 
-/// Item i is a row; one item more ends the last cell.
+/// Item i is a row; one item more ends the last cell where no dead row does.
 struct WriteCells {
   const Coord* coords;
   int64_t count;
   Runs cells;
   CoarsenedArrays out;
 
+  TSL_HOST_DEVICE bool is_behind(int64_t i) const { return i == count || is_dead(coords[i]); }
+
   TSL_HOST_DEVICE void operator()(int64_t i) const {
-    if (i == count) {
-      out.child_ptr[cells.before[count]] = static_cast<int32_t>(count);
-      return;
+    const bool is_end = is_behind(i) && (i == 0 || !is_behind(i - 1));
+    if (is_end && cells.size() <= cells.room) {
+      out.child_ptr[cells.size()] = static_cast<int32_t>(i);
     }
+    if (i == count) return;
+    out.parent[i] = is_behind(i) ? 0 : cells.written_run_of(i);
+    if (!cells.begins(i)) return;
     const int32_t cell = cells.run_of(i);
-    out.parent[i] = cell;
-    if (cells.begins(i)) {
-      out.coarse[cell] = parent_of(coords[i]);
-      out.child_ptr[cell] = static_cast<int32_t>(i);
-    }
+    if (cell <= cells.room) out.child_ptr[cell] = static_cast<int32_t>(i);
+    if (cell < cells.room) out.coarse[cell] = parent_of(coords[i]);
   }
 };
 
@@ -80,9 +83,10 @@ void coarsen(Executor& executor, const Coord* coords, int64_t count, CoarsenedAr
              const Allocate& allocate) {
   const auto [before] = scratch<int32_t>(executor, {count + 1});
   const Runs cells = number_runs(executor, count, CellChanges{coords}, before);
-  const auto [num_cells] = executor.template read<1>(before + count);
+  const auto [num_cells] = settle<1>(executor, before + count, {executor.capacity()});
   allocate(num_cells, &out);
   executor.for_each(count + 1, WriteCells{coords, count, cells, out});
+  write_dead(executor, cells, out.coarse, out.child_ptr);
   executor.for_each(num_cells, CollectOctants{coords, out});
 }
 

@@ -20,7 +20,7 @@ namespace tsl {
 
 template <class S>
 struct MaxPool {
-  TiledPairs pairs;
+  CheckedPairs pairs;
   const S* feats;   // (num_in, channels)
   S* out;           // (num_out, channels), 0 where a window is empty
   int32_t* argmax;  // (num_out, channels) rows of feats, or -1
@@ -61,7 +61,7 @@ void max_pool(Executor& executor, const MaxPool<S>& task) {
 /// The pairs lead from the pool's outputs to its inputs.
 template <class S>
 struct MaxPoolBackward {
-  TiledPairs pairs;
+  CheckedPairs pairs;
   const S* grad_out;      // (pairs.num_in, channels)
   const int32_t* argmax;  // (pairs.num_in, channels)
   S* grad_in;             // (pairs.num_out, channels)

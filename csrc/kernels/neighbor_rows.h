@@ -36,18 +36,46 @@ struct CountNeighbors {
   }
 };
 
+/// Empties a table whose pairs do not fit, but for the number of pairs; an item is a word of the
+/// masks.
+struct EmptyRows {
+  NeighborArrays out;
+  int64_t num_out;
+  int64_t capacity;
+
+  TSL_HOST_DEVICE void operator()(int64_t i) const {
+    if (out.ptr[num_out] <= capacity) return;
+    out.mask[i] = 0;
+    if (i < num_out) out.ptr[i] = 0;
+  }
+};
+
+/// And the number of pairs.
+struct EmptyTotal {
+  int64_t* pairs;
+  int64_t capacity;
+
+  TSL_HOST_DEVICE void operator()(int64_t) const {
+    if (*pairs > capacity) *pairs = 0;
+  }
+};
+
 /// Fills ptr from mask, and has the rows allocated: allocate(pairs, &out). Waits for the device
-/// once.
+/// once, or under a capacity empties a table that does not fit.
 template <class Executor, class Allocate>
 void allocate_rows(Executor& executor, int64_t num_out, const Allocate& allocate,
                    NeighborArrays* out) {
   executor.for_each(num_out + 1, CountNeighbors{*out, num_out});
   executor.exclusive_sum(out->ptr, num_out + 1);
-  const auto [pairs] = executor.template read<1>(out->ptr + num_out);
+  const auto [pairs] = settle<1>(executor, out->ptr + num_out, {executor.capacity()});
   allocate(pairs, out);
+  if (!executor.has_capacity()) return;
+  executor.for_each(num_out * out->words, EmptyRows{*out, num_out, pairs});
+  executor.for_each(1, EmptyTotal{out->ptr + num_out, pairs});
 }
 
-/// Refuses a table whose parts do not fit; an item is a row, and one item more.
+/// Refuses a table whose parts do not fit; an item is a row, and one item more. There may be room
+/// behind the last pair, which is not read.
 struct CheckTable {
   NeighborTable table;
   int64_t num_out;
@@ -57,10 +85,8 @@ struct CheckTable {
   TSL_HOST_DEVICE void operator()(int64_t row) const {
     const int64_t begin = table.ptr[row];
     const int64_t end = row < num_out ? table.ptr[row + 1] : num_pairs;
-    const bool is_cut = begin >= 0 && end >= begin && end <= num_pairs && (row > 0 || begin == 0) &&
-                        (row < num_out || begin == num_pairs);
-    if (!is_cut) {
-      refuse_row("neighbors: ptr must ascend from 0 to the number of pairs", row,
+    if (begin < 0 || end < begin || end > num_pairs || (row == 0 && begin != 0)) {
+      refuse_row("neighbors: ptr must ascend from 0 to no more than the number of pairs", row,
                  "Pass mask, ptr and rows of one search.");
     }
     if (row == num_out) return;

@@ -26,7 +26,7 @@ struct DescentCells {
   const uint8_t* child_mask;  // (num_cells,)
   int64_t num_cells;
   int64_t num_pairs;
-  int64_t num_children;
+  int64_t num_children;  // child_ptr may end before: behind are dead rows
 };
 
 /// An item is a cell, and one item more.
@@ -45,8 +45,7 @@ struct CheckDescent {
     const int64_t begin = cells.child_ptr[cell];
     const int64_t end = cells.child_ptr[cell + 1];
     const bool is_first = cell > 0 || begin == 0;
-    const bool is_last = cell + 1 < cells.num_cells || end == cells.num_children;
-    if (begin < 0 || end > cells.num_children || !is_first || !is_last ||
+    if (begin < 0 || end > cells.num_children || !is_first ||
         end - begin != count_bits(cells.child_mask[cell])) {
       refuse_row("neighbors_descend: child_ptr must count the bits of child_mask", cell,
                  "Pass what coarsen returned.");
@@ -106,6 +105,7 @@ void neighbors_descend(Executor& executor, const DescentCells& cells, NeighborAr
   const auto [cell, octant] = scratch<int32_t, uint8_t>(executor, {count, count});
   const ChildPlaces children{cell, octant};
   executor.for_each(cells.num_cells + 1, CheckDescent{cells});
+  executor.for_each(count, Fill<uint32_t>{out.mask, 0});
   executor.for_each(cells.num_cells, MarkChildren{cells, children, out.mask});
   allocate_rows(executor, count, allocate, &out);
   executor.for_each(count * kDescentTaps, WriteChildRows{cells, children, out});

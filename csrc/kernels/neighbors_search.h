@@ -26,6 +26,7 @@ struct WindowSearch {
   bool inverse;  // coords are the fine sites, the table holds the coarse ones
 
   TSL_HOST_DEVICE int32_t find(int64_t row, int tap) const {
+    if (is_dead(coords[row])) return kNoRow;
     const Tap at = geometry.tap(tap);
     Coord site;
     const bool is_there = inverse ? geometry.coarse_from_fine(coords[row], at, &site)

@@ -24,13 +24,14 @@
 
 namespace tsl {
 
-/// Pair lists as the operators receive them. Tiles cut the work of the CPU; here the first row of
-/// tile_ptr says where taps begin, and the last where they end.
-struct TiledPairs {
+/// Pair lists as the operators receive them. Tiles cut the work of the CPU; here the first row of a
+/// tile_ptr says where taps begin, and the last where they end. Behind the last tap there may be
+/// room, which is not read.
+struct CheckedPairs {
   const int32_t* in_index;   // (num_pairs,)
   const int32_t* out_index;  // (num_pairs,)
-  const int64_t* tile_ptr;   // (tiles + 1, kernel_volume)
-  int64_t tiles;
+  const int64_t* begins;     // (kernel_volume,)
+  const int64_t* ends;       // (kernel_volume,)
   int64_t num_pairs;
   int64_t num_in;
   int64_t num_out;
@@ -54,16 +55,16 @@ struct TiledPairs {
 
 /// Fills tap_ptr (kernel_volume + 1,); an item is an entry.
 struct WriteTapBegins {
-  TiledPairs pairs;
+  CheckedPairs pairs;
   int64_t* tap_ptr;
 
   TSL_HOST_DEVICE void operator()(int64_t tap) const {
-    const int64_t volume = pairs.kernel_volume;
-    const int64_t* const ends = pairs.tile_ptr + pairs.tiles * volume;
-    const int64_t begin = tap < volume ? pairs.tile_ptr[tap] : pairs.num_pairs;
-    if (begin != (tap > 0 ? ends[tap - 1] : 0) || (tap < volume && ends[tap] < begin)) {
-      refuse_row("pairs: tile_ptr must cut all pairs into taps", tap,
-                 "Make it with tile_pairs from the same map.");
+    const bool is_end = tap == pairs.kernel_volume;
+    const int64_t last_end = tap > 0 ? pairs.ends[tap - 1] : 0;
+    const int64_t begin = is_end ? last_end : pairs.begins[tap];
+    if (begin != last_end || begin > pairs.num_pairs || (!is_end && pairs.ends[tap] < begin)) {
+      refuse_row("pairs: tap_ptr and tile_ptr must cut the pairs into taps", tap,
+                 "Take those of the same map.");
     }
     tap_ptr[tap] = begin;
   }
@@ -71,18 +72,19 @@ struct WriteTapBegins {
 
 /// Where the pairs of each tap begin, and their end.
 template <class Executor>
-const int64_t* tap_begins(Executor& executor, const TiledPairs& pairs) {
+const int64_t* tap_begins(Executor& executor, const CheckedPairs& pairs) {
   const auto [tap_ptr] = scratch<int64_t>(executor, {pairs.kernel_volume + 1});
   executor.for_each(pairs.kernel_volume + 1, WriteTapBegins{pairs, tap_ptr});
   return tap_ptr;
 }
 
 struct MarkPairs {
-  TiledPairs pairs;
+  CheckedPairs pairs;
   PairsView taps;
   NeighborArrays out;  // mask: zeros
 
   TSL_HOST_DEVICE void operator()(int64_t pair) const {
+    if (pair >= taps.used()) return;
     const int tap = taps.tap_of(pair);
     const int32_t row = pairs.output(pair);
     if (pair > taps.tap_ptr[tap] && pairs.out_index[pair - 1] >= row) {
@@ -94,29 +96,37 @@ struct MarkPairs {
 };
 
 struct WritePairs {
-  TiledPairs pairs;
+  CheckedPairs pairs;
   PairsView taps;
   NeighborArrays out;
 
   TSL_HOST_DEVICE void operator()(int64_t pair) const {
+    if (pair >= taps.used()) return;
     const int64_t place = out.table().place(pairs.out_index[pair], taps.tap_of(pair));
     out.rows[place] = pairs.input(pair);
   }
 };
 
+/// Fills a table that has room for all pairs.
 template <class Executor>
-NeighborTable table_of_pairs(Executor& executor, const TiledPairs& pairs) {
+void table_of_pairs(Executor& executor, const CheckedPairs& pairs, const NeighborArrays& out) {
+  const PairsView taps{pairs.in_index, pairs.out_index, tap_begins(executor, pairs),
+                       pairs.num_pairs, pairs.kernel_volume};
+  executor.for_each(pairs.num_out * out.words, Fill<uint32_t>{out.mask, 0});
+  executor.for_each(pairs.num_pairs, MarkPairs{pairs, taps, out});
+  executor.for_each(pairs.num_out + 1, CountNeighbors{out, pairs.num_out});
+  executor.exclusive_sum(out.ptr, pairs.num_out + 1);
+  executor.for_each(pairs.num_pairs, WritePairs{pairs, taps, out});
+}
+
+/// The same in temporary memory.
+template <class Executor>
+NeighborTable table_of_pairs(Executor& executor, const CheckedPairs& pairs) {
   const int words = mask_words(pairs.kernel_volume);
   const auto [mask, ptr, rows] = scratch<uint32_t, int64_t, int32_t>(
       executor, {pairs.num_out * words, pairs.num_out + 1, pairs.num_pairs});
   const NeighborArrays out{mask, ptr, rows, words};
-  const PairsView taps{pairs.in_index, pairs.out_index, tap_begins(executor, pairs),
-                       pairs.num_pairs, pairs.kernel_volume};
-  executor.for_each(pairs.num_out * words, Fill<uint32_t>{mask, 0});
-  executor.for_each(pairs.num_pairs, MarkPairs{pairs, taps, out});
-  executor.for_each(pairs.num_out + 1, CountNeighbors{out, pairs.num_out});
-  executor.exclusive_sum(ptr, pairs.num_out + 1);
-  executor.for_each(pairs.num_pairs, WritePairs{pairs, taps, out});
+  table_of_pairs(executor, pairs, out);
   return out.table();
 }
 

@@ -95,13 +95,16 @@ void pairs_by_tap(Executor& executor, const NeighborTable& table, int64_t num_ou
   executor.for_each(kernel_volume + 1, WriteTapPtr{rows, out});
 }
 
-/// Pair lists to be read. An input that a tap names twice keeps the order of its pairs.
+/// Pair lists to be read. An input that a tap names twice keeps the order of its pairs. Behind the
+/// last tap there may be room, which is not read.
 struct PairsView {
   const int32_t* in_index;   // (num_pairs,)
   const int32_t* out_index;  // (num_pairs,)
   const int64_t* tap_ptr;    // (kernel_volume + 1,)
   int64_t num_pairs;
   int kernel_volume;
+
+  TSL_HOST_DEVICE int64_t used() const { return tap_ptr[kernel_volume]; }
 
   /// The tap of a pair.
   TSL_HOST_DEVICE int tap_of(int64_t pair) const {
@@ -126,6 +129,11 @@ struct TransposeKeys {
   int32_t* outputs;
 
   TSL_HOST_DEVICE void operator()(int64_t pair) const {
+    if (pair >= pairs.used()) {
+      keys[pair] = static_cast<uint64_t>(pairs.kernel_volume * num_in);  // behind all others
+      outputs[pair] = 0;
+      return;
+    }
     const int32_t input = pairs.in_index[pair];
     if (input < 0 || input >= num_in) {
       refuse_row("transpose_pairs: in_index must be rows of the input", pair,
@@ -137,12 +145,14 @@ struct TransposeKeys {
 };
 
 struct WriteTransposed {
+  PairsView pairs;
   SortedPairs<uint64_t, int32_t> sorted;
   int64_t num_in;
   int32_t* new_in;
   int32_t* new_out;
 
   TSL_HOST_DEVICE void operator()(int64_t pair) const {
+    if (pair >= pairs.used()) return;
     new_in[pair] = sorted.values[pair];
     new_out[pair] = static_cast<int32_t>(sorted.keys[pair] % static_cast<uint64_t>(num_in));
   }
@@ -155,10 +165,10 @@ void transpose_pairs(Executor& executor, const PairsView& pairs, int64_t num_in,
   const auto [keys, spare_keys, outputs, spare_outputs] =
       scratch<uint64_t, uint64_t, int32_t, int32_t>(executor, {count, count, count, count});
   int bits = 1;
-  while (pairs.kernel_volume * num_in > int64_t{1} << bits) ++bits;
+  while (pairs.kernel_volume * num_in >= int64_t{1} << bits) ++bits;
   executor.for_each(count, TransposeKeys{pairs, num_in, keys, outputs});
   const auto sorted = executor.sort_pairs(keys, spare_keys, outputs, spare_outputs, count, bits);
-  executor.for_each(count, WriteTransposed{sorted, num_in, new_in, new_out});
+  executor.for_each(count, WriteTransposed{pairs, sorted, num_in, new_in, new_out});
 }
 
 /// tile_ptr[t * K + k]: first pair of tap k whose output row is in tile t or later.

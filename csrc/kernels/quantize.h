@@ -4,7 +4,7 @@
 //   coords[i] = (batch[i], floor((xyz[i] - origin) / voxel_size)), in the type of the points
 //
 // A voxel outside the representable range is refused; the first such row is found by a minimum over
-// rows. Memory: one word.
+// rows. Under a capacity batch -1 gives a dead coordinate. Memory: one word.
 #pragma once
 
 #include <cmath>
@@ -30,7 +30,8 @@ struct Quantize {
   const int32_t* batch;  // (N,) or null: all zero
   T size[3];
   T origin[3];
-  Coord* coords;  // (N,)
+  Coord* coords;          // (N,)
+  bool has_dead = false;  // so points may be dead, and those that are refused become dead
 
   TSL_HOST_DEVICE T cell(int64_t i, int axis) const {
     return std::floor((xyz[3 * i + axis] - origin[axis]) / size[axis]);
@@ -40,13 +41,17 @@ struct Quantize {
 
   /// False where the point is refused; NaN does not fit.
   TSL_HOST_DEVICE bool row(int64_t i) const {
+    if (has_dead) coords[i] = dead_coord();
+    if (has_dead && batch && batch[i] == kDeadBatch) return true;
     const T x = cell(i, 0);
     const T y = cell(i, 1);
     const T z = cell(i, 2);
     if (!(fits(x) && fits(y) && fits(z))) return false;
-    coords[i] = Coord{batch ? batch[i] : 0, static_cast<int32_t>(x), static_cast<int32_t>(y),
+    const Coord voxel{batch ? batch[i] : 0, static_cast<int32_t>(x), static_cast<int32_t>(y),
                       static_cast<int32_t>(z)};
-    return in_range(coords[i]);
+    if (!in_range(voxel)) return false;
+    coords[i] = voxel;
+    return true;
   }
 };
 
@@ -98,11 +103,12 @@ int64_t first_bad_row(Executor& executor, int64_t count, const MakeCheck& check)
   const auto [bad_row] = scratch<int32_t>(executor, {1});
   executor.for_each(1, Fill<int32_t>{bad_row, kNoRow});
   executor.for_each(count, check(bad_row));
-  return executor.template read<1>(bad_row)[0];
+  return settle<1>(executor, bad_row, {kNoRow})[0];
 }
 
 template <class Executor, class T>
-QuantizeResult quantize(Executor& executor, const Quantize<T>& rows, int64_t count) {
+QuantizeResult quantize(Executor& executor, Quantize<T> rows, int64_t count) {
+  rows.has_dead = executor.has_capacity();
   QuantizeResult result;
   result.bad_row = first_bad_row(executor, count,
                                  [&](int32_t* bad_row) { return QuantizeRow<T>{rows, bad_row}; });

@@ -78,7 +78,7 @@ struct OneSegment {
   TSL_HOST_DEVICE int64_t of(int64_t) const { return 0; }
 };
 
-/// Refuses a ptr that does not cut the terms into segments; an item is an entry.
+/// Refuses a ptr that does not cut terms into segments; an item is an entry.
 struct CheckPtr {
   Segments segments;
 
@@ -86,9 +86,9 @@ struct CheckPtr {
     const int64_t begin = segments.ptr[i];
     const bool is_last = i == segments.count;
     const bool fits = (i > 0 || begin == 0) && begin >= 0 && begin <= segments.terms &&
-                      (is_last ? begin == segments.terms : begin <= segments.ptr[i + 1]);
+                      (is_last || begin <= segments.ptr[i + 1]);
     if (!fits) {
-      refuse_row("segments: ptr must ascend from 0 to the number of terms", i,
+      refuse_row("segments: ptr must ascend from 0 to no more than the number of terms", i,
                  "Give where each segment begins, and the end.");
     }
   }

@@ -6,7 +6,8 @@
 //
 // Each site makes the same number of proposals, so that nothing has to be counted first; what does
 // not exist is the key kNoSite. That is also the key of the last coordinate of all, so a flag tells
-// whether anybody proposed that one. Waits for the device once, for the number of sites.
+// whether anybody proposed that one. Dead rows propose nothing. Waits for the device once, for the
+// number of sites; under a capacity nothing may be met that a flag tells of.
 // Memory: 20 bytes a proposal and what sorting and summing need.
 #pragma once
 
@@ -98,6 +99,7 @@ struct WriteProposals {
     int64_t y;
     int64_t z;
     keys[i] = kNoSite;
+    if (is_dead(from)) return;
     if (!p.along(0, from.x, n / (p.counts[1] * p.counts[2]), &x) ||
         !p.along(1, from.y, n / p.counts[2] % p.counts[1], &y) ||
         !p.along(2, from.z, n % p.counts[2], &z)) {
@@ -130,7 +132,8 @@ struct WriteSites {
   Coord* sites;
 
   TSL_HOST_DEVICE void operator()(int64_t i) const {
-    if (runs.begins(i)) sites[runs.run_of(i)] = coord_from_morton(keys[i]);
+    if (runs.begins(i) && runs.run_of(i) < runs.room)
+      sites[runs.run_of(i)] = coord_from_morton(keys[i]);
   }
 };
 
@@ -152,9 +155,11 @@ bool find_sites(Executor& executor, const SiteProposals& proposals, int64_t coun
   executor.for_each(items, WriteProposals{proposals, keys, flags});
   const uint64_t* const sorted = executor.sort(keys, spare, items);
   const Runs runs = number_runs(executor, items, SiteChanges{sorted, flags}, before);
-  const auto [sites, met] = executor.template read<2>(before + items);
+  const auto [num_sites, met] = settle<2>(executor, before + items, {executor.capacity(), 0});
   if ((static_cast<uint32_t>(met) & kSiteOutOfRange) != 0) return false;
-  executor.for_each(items, WriteSites{sorted, runs, allocate(sites)});
+  Coord* const sites = allocate(num_sites);
+  executor.for_each(items, WriteSites{sorted, runs, sites});
+  write_dead(executor, runs, sites);
   return true;
 }
 

@@ -3,8 +3,9 @@
 //
 //   key of each row | sort the rows by key, stable | number the runs of equal keys | write
 //
-// Waits for the device once, for the number of groups. Memory: 28 bytes a row and what sorting and
-// summing need.
+// Waits for the device once, for the number of groups. Under a capacity there may be dead rows,
+// which come last. They sort by the key of the last coordinate of all, which is refused then.
+// Memory: 28 bytes a row and what sorting and summing need.
 #pragma once
 
 #include <cstdint>
@@ -18,25 +19,38 @@
 namespace tsl {
 
 constexpr int kMortonBits = 64;
+constexpr uint64_t kDeadKey = ~uint64_t{0};
 
 struct MortonKeys {
   const Coord* coords;
   uint64_t* keys;
   int32_t* rows;
-  int32_t* bad_row;  // the least row out of range; kNoRow before the first
+  int32_t* bad_row;  // the least row that is refused; kNoRow before the first
+  bool has_dead;
 
   TSL_HOST_DEVICE void operator()(int64_t i) const {
-    const bool is_bad = !in_range(coords[i]);
-    if (is_bad) atomic_min_row(bad_row, static_cast<int32_t>(i));
-    keys[i] = is_bad ? 0 : morton_key(coords[i]);
     rows[i] = static_cast<int32_t>(i);
+    const bool fits = in_range(coords[i]);
+    keys[i] = fits ? morton_key(coords[i]) : kDeadKey;
+    const bool is_bad = has_dead ? keys[i] == kDeadKey && !is_dead(coords[i]) : !fits;
+    if (is_bad) atomic_min_row(bad_row, static_cast<int32_t>(i));
   }
 };
 
-struct KeyChanges {
+/// The keys in order. An item is a place.
+struct SortedKeys {
   const uint64_t* keys;
+  int64_t count;
+  bool has_dead;
 
-  TSL_HOST_DEVICE bool operator()(int64_t i) const { return i == 0 || keys[i] != keys[i - 1]; }
+  /// Whether the live rows end before a place.
+  TSL_HOST_DEVICE bool is_behind(int64_t i) const {
+    return i == count || (has_dead && keys[i] == kDeadKey);
+  }
+  /// Whether a group begins.
+  TSL_HOST_DEVICE bool operator()(int64_t i) const {
+    return !is_behind(i) && (i == 0 || keys[i] != keys[i - 1]);
+  }
 };
 
 /// What grouping makes of N rows.
@@ -47,27 +61,26 @@ struct UniqueArrays {
   int64_t* ptr;             // (groups + 1,) into order
 };
 
-/// Item i is a place in the order; one item more ends the last group.
+/// Item i is a place in the order; one item more ends the last group where no dead row does.
 struct WriteUnique {
   const Coord* coords;
   const int32_t* rows;  // sorted
-  int64_t count;
+  SortedKeys keys;
   Runs groups;
   UniqueArrays out;
 
   TSL_HOST_DEVICE void operator()(int64_t i) const {
-    if (i == count) {
-      out.ptr[groups.before[count]] = count;
-      return;
-    }
+    const bool is_behind = keys.is_behind(i);
+    const bool is_end = is_behind && (i == 0 || !keys.is_behind(i - 1));
+    if (is_end && groups.size() <= groups.room) out.ptr[groups.size()] = i;
+    if (i == keys.count) return;
     const int32_t row = rows[i];
-    const int32_t group = groups.run_of(i);
     out.order[i] = row;
-    out.point_to_voxel[row] = group;
-    if (groups.begins(i)) {
-      out.voxels[group] = coords[row];
-      out.ptr[group] = i;
-    }
+    out.point_to_voxel[row] = is_behind ? 0 : groups.written_run_of(i);
+    if (!groups.begins(i)) return;
+    const int32_t group = groups.run_of(i);
+    if (group <= groups.room) out.ptr[group] = i;
+    if (group < groups.room) out.voxels[group] = coords[row];
   }
 };
 
@@ -81,13 +94,16 @@ int64_t unique_coords(Executor& executor, const Coord* coords, int64_t count, Un
           executor, {count, count, count, count, count + 2});
   int32_t* const bad_row = before + count + 1;  // read together with the number of groups
   executor.for_each(1, Fill<int32_t>{bad_row, kNoRow});
-  executor.for_each(count, MortonKeys{coords, keys, rows, bad_row});
+  executor.for_each(count, MortonKeys{coords, keys, rows, bad_row, executor.has_capacity()});
   const auto sorted = executor.sort_pairs(keys, spare_keys, rows, spare_rows, count, kMortonBits);
-  const Runs groups = number_runs(executor, count, KeyChanges{sorted.keys}, before);
-  const auto [num_groups, first_bad] = executor.template read<2>(before + count);
+  const SortedKeys in_order{sorted.keys, count, executor.has_capacity()};
+  const Runs groups = number_runs(executor, count, in_order, before);
+  const auto [num_groups, first_bad] =
+      settle<2>(executor, before + count, {executor.capacity(), kNoRow});
   if (first_bad != kNoRow) return first_bad;
   allocate(num_groups, &out);
-  executor.for_each(count + 1, WriteUnique{coords, sorted.values, count, groups, out});
+  executor.for_each(count + 1, WriteUnique{coords, sorted.values, in_order, groups, out});
+  write_dead(executor, groups, out.voxels, out.ptr);
   return kNoRow;
 }
 

@@ -103,6 +103,15 @@ class Executor {
   /// How often the host has waited for the device.
   int waits() const { return waits_; }
 
+  /// From now on results have this many rows, and `overflow` is raised.
+  void set_capacity(int64_t capacity, int32_t* overflow) {
+    capacity_ = capacity;
+    overflow_ = overflow;
+  }
+  bool has_capacity() const { return capacity_ >= 0; }
+  int64_t capacity() const { return capacity_; }
+  int32_t* overflow() const { return overflow_; }
+
  private:
   static constexpr uint64_t kRubbish = 0xa5a5a5a5a5a5a5a5u;
 
@@ -114,6 +123,8 @@ class Executor {
   int threads_;
   int block_threads_;
   int waits_ = 0;
+  int64_t capacity_ = -1;
+  int32_t* overflow_ = nullptr;
   std::vector<std::unique_ptr<uint64_t[]>> memory_;
 };
 

@@ -23,12 +23,12 @@ constexpr int kThreadCounts[] = {1, 2};
 constexpr int64_t kChannels[] = {1, 3, 32, 65};
 constexpr int64_t kTileRows = 64;
 
-TiledPairs tiled(const OwnedPairs& lists, int64_t num_in) {
+CheckedPairs tiled(const OwnedPairs& lists, int64_t num_in) {
   const int64_t tiles = (lists.num_out + lists.tile_rows - 1) / lists.tile_rows;
-  return TiledPairs{lists.in_index.data(),   lists.out_index.data(),
-                    lists.tile_ptr.data(),   tiles,
-                    size_of(lists.in_index), num_in,
-                    lists.num_out,           lists.kernel_volume};
+  return CheckedPairs{lists.in_index.data(),   lists.out_index.data(),
+                      lists.tile_ptr.data(),   lists.tile_ptr.data() + tiles * lists.kernel_volume,
+                      size_of(lists.in_index), num_in,
+                      lists.num_out,           lists.kernel_volume};
 }
 
 /// Windows of all kinds, and submanifold maps of ragged sizes.
