@@ -216,7 +216,8 @@ class Level:
     @cached_property
     def cube_neighbors(self) -> NeighborTable:
         """3x3x3 neighbours by octree descent from the top of the pyramid; needs Morton order."""
-        if len(self) <= max(_ROOT_SIZE, _ROOT_CELLS_PER_ELEMENT * self.batch_size):
+        root = max(_ROOT_SIZE, _ROOT_CELLS_PER_ELEMENT * self.batch_size)
+        if len(self) <= self.sizes.rows_for(root):
             return self.search_same(CUBE)
         cells = self.cells
         above = cells.level.cube_neighbors

@@ -31,6 +31,10 @@ class Sizes:
         """Whether rows may be dead, see :mod:`torchsparse_lite.ops.room`."""
         return self.overflow is not None
 
+    def rows_for(self, count: int) -> int:
+        """Rows of an array that is made for this many sites or pairs."""
+        return count
+
     def sites(self, most: int, operator: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """``operator(*args, **options)``, which returns sites.
 
@@ -75,6 +79,10 @@ class Capacities(Sizes):
         self._is_planned = self._is_planned or bool(self._capacities)
         self._place = 0
 
+    def rows_for(self, count: int) -> int:
+        """More, in proportion, in steps."""
+        return -(-int(count * self._ratio + 1) // _STEP) * _STEP
+
     def sites(self, most: int, operator: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """The operator with room for sites."""
         return self._made(most, _count_sites, operator, args, options)
@@ -93,8 +101,7 @@ class Capacities(Sizes):
     ) -> Any:
         if not self._is_planned:
             whole = operator(*args, **options, room=Room(most, self.overflow))
-            wanted = -(-int(count(whole) * self._ratio + 1) // _STEP) * _STEP
-            self._capacities.append(min(most, wanted))
+            self._capacities.append(min(most, self.rows_for(count(whole))))
         capacity = self._capacities[self._place]
         self._place += 1
         return operator(*args, **options, room=Room(capacity, self.overflow))

@@ -126,7 +126,7 @@ class Recording:
             output.level: _cut(output.level, count)
             for output, count in zip(self._own_sites(), counts, strict=True)
         }
-        results = []
+        results: list[Any] = []
         for output in self._outputs:
             if isinstance(output, Tensor):
                 has_rows = output.shape[:1] == (self._capacity,)
