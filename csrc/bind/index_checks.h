@@ -17,6 +17,8 @@ void check_rows(const TensorView& index, int64_t first, int64_t count, const cha
 
 /// Refuses an int64 ptr that does not cut `count` rows into consecutive segments.
 void check_ptr(const TensorView& ptr, int64_t count, const char* argument, int threads);
+/// The same where there may be rows behind the last segment; returns how many are in segments.
+int64_t check_ptr_within(const TensorView& ptr, int64_t count, const char* argument, int threads);
 
 /// A neighbour table: mask (N, words) int32, ptr (N + 1,) int64, rows (P,) int32.
 struct TableArrays {

@@ -3,6 +3,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <limits>
 #include <optional>
 
@@ -120,8 +121,10 @@ void neighbors_descend(const TensorView& cell_mask, const TensorView& cell_ptr,
   }
   const cpu::Descent descent{neighbor_table(table, kDescentTaps, "neighbors_descend", threads),
                              first_child, octants, cells};
-  check_children(first_child[cells] == children, children, first_child[cells]);
-  check_rows(cell_rows, 0, cells, "neighbors_descend: rows", threads);
+  const int64_t counted = first_child[cells];
+  check_children(counted >= 0 && counted <= children, children, counted);
+  check_rows(cell_rows.head(cell_ptr.as<int64_t>()[cells]), 0, cells, "neighbors_descend: rows",
+             threads);
   const int64_t bad = cpu::find_first(cells, threads, [&](int64_t cell) {
     const int64_t begin = cell == 0 ? 0 : first_child[cell];
     return first_child[cell] != begin || first_child[cell + 1] - begin != count_bits(octants[cell]);
@@ -129,7 +132,9 @@ void neighbors_descend(const TensorView& cell_mask, const TensorView& cell_ptr,
   TSL_CHECK(bad == cpu::kNoBadRow, ValueError,
             "neighbors_descend: child_ptr must count the bits of ",
             "child_mask, got another count in cell ", bad, ". Pass what coarsen returned.");
-  run_search(descent, out, children, allocate_rows, threads);
+  run_search(descent, out, counted, allocate_rows, threads);
+  std::fill(out.mask + counted, out.mask + children, 0u);
+  std::fill(out.ptr + counted + 1, out.ptr + children + 1, out.ptr[counted]);
 }
 
 void pairs_by_tap(const TensorView& mask, const TensorView& ptr, const TensorView& rows,
@@ -192,8 +197,9 @@ void transpose_pairs(const TensorView& in_index, const TensorView& out_index,
     }
   }
   const py::gil_scoped_release release;
-  check_rows(in_index, 0, num_in, "transpose_pairs: in_index", threads);
-  check_ptr(tap_ptr, pairs.num_pairs, "transpose_pairs: tap_ptr", threads);
+  const int64_t used =
+      check_ptr_within(tap_ptr, pairs.num_pairs, "transpose_pairs: tap_ptr", threads);
+  check_rows(in_index.head(used), 0, num_in, "transpose_pairs: in_index", threads);
   cpu::transpose_pairs(pairs.in_index, pairs.out_index, pairs.tap_ptr, pairs.kernel_volume, num_in,
                        to_in, to_out, threads);
 }
@@ -240,7 +246,7 @@ void tile_pairs(const TensorView& out_index, const TensorView& tap_ptr, int64_t 
     }
   }
   const py::gil_scoped_release release;
-  check_ptr(tap_ptr, pairs.num_pairs, "tile_pairs: tap_ptr", threads);
+  check_ptr_within(tap_ptr, pairs.num_pairs, "tile_pairs: tap_ptr", threads);
   cpu::tile_pairs(pairs.out_index, pairs.tap_ptr, pairs.kernel_volume, tile_rows, tiles, to,
                   threads);
 }

@@ -56,8 +56,8 @@ void segment_reduce(const TensorView& feats, const TensorView& order, const Tens
     }
   }
   const py::gil_scoped_release release;
-  check_rows(order, 0, feats.shape[0], "segment_reduce: order", threads);
-  check_ptr(ptr, order.shape[0], "segment_reduce: ptr", threads);
+  const int64_t terms = check_ptr_within(ptr, order.shape[0], "segment_reduce: ptr", threads);
+  check_rows(order.head(terms), 0, feats.shape[0], "segment_reduce: order", threads);
   dispatch_plain(dtype, "segment_reduce", [&](auto tag) {
     using T = decltype(tag);
     cpu::segment_reduce(feats.as<T>(), order.as<int64_t>(), ptr.as<int64_t>(), segments, channels,

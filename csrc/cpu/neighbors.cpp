@@ -174,10 +174,12 @@ RowBlocks HashSearch::run(uint32_t* mask, int64_t* ptr, int threads) const {
   const int words = mask_words(volume);
   return search_blocks(num_coarse, num_coarse, ptr, threads, [&](int64_t row, RowWriter& rows) {
     const WindowLookup::Window window = lookup.window(coarse[row]);
+    const bool is_live = !is_dead(coarse[row]);
     int64_t neighbors = 0;
     for (int first = 0; first < volume; first += kMaskBits) {
       const int last = std::min(first + kMaskBits, volume);
-      const uint32_t hits = lookup.find_all(window, first, last, rows.reserve(kMaskBits));
+      const uint32_t hits =
+          is_live ? lookup.find_all(window, first, last, rows.reserve(kMaskBits)) : 0;
       mask[row * words + first / kMaskBits] = hits;
       neighbors += rows.keep(hits);
     }
@@ -192,6 +194,8 @@ RowBlocks InverseSearch::run(uint32_t* mask, int64_t* ptr, int threads) const {
   return search_blocks(num_fine, num_fine, ptr, threads, [&](int64_t row, RowWriter& rows) {
     const Coord& site = fine[row];
     int64_t neighbors = 0;
+    ptr[row + 1] = 0;
+    if (is_dead(site)) return;
     const auto look_up = [&](int tap, int64_t x, int64_t y, int64_t z) {
       if (!axis_in_range(x) || !axis_in_range(y) || !axis_in_range(z)) return;
       const Coord seen_from{site.batch, static_cast<int32_t>(x), static_cast<int32_t>(y),

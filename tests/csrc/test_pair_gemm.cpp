@@ -43,11 +43,15 @@ struct GradProblem {
   }
 };
 
+/// With `room` for more pairs behind those that there are.
 template <class Shape, class S>
-std::vector<float> by_tiles(const GradProblem<S>& p, bool backwards = false) {
-  const OwnedPairs lists = pairs_of(p.map.pairs, p.map.num_out, p.map.kernel_volume, 64);
+std::vector<float> by_tiles(const GradProblem<S>& p, bool backwards = false, int64_t room = 0) {
+  OwnedPairs lists = pairs_of(p.map.pairs, p.map.num_out, p.map.kernel_volume, 64);
+  const int64_t num_pairs = size_of(p.map.pairs) + room;
+  lists.in_index.resize(static_cast<size_t>(num_pairs), INT32_MAX);
+  lists.out_index.resize(static_cast<size_t>(num_pairs), INT32_MAX);
   const PairParts pair_parts{lists.tap_ptr.data(), p.map.kernel_volume};
-  const int64_t parts = PairParts::most(size_of(p.map.pairs), p.map.kernel_volume);
+  const int64_t parts = PairParts::most(num_pairs, p.map.kernel_volume);
   const int in_tiles = Shape::in_tiles(p.cin);
   const int out_tiles = Shape::out_tiles(p.cout);
   const int in_width = in_tiles * Shape::kIn;
@@ -58,7 +62,7 @@ std::vector<float> by_tiles(const GradProblem<S>& p, bool backwards = false) {
   const PairGemm<S> gemm{pair_parts,
                          lists.in_index.data(),
                          lists.out_index.data(),
-                         size_of(p.map.pairs),
+                         num_pairs,
                          feats.data(),
                          p.map.num_in,
                          grad_out.data(),
@@ -93,6 +97,7 @@ void check_problem(const Map& map, int cin, int cout) {
     const std::vector<float> grad = by_tiles<Shape>(problem);
     expected.expect<float>(grad);
     CHECK(same_bits(by_tiles<Shape>(problem, true), grad));
+    CHECK(same_bits(by_tiles<Shape>(problem, false, 2 * kPartPairs + 1), grad));
   };
   check_shape(PairTileShape<1, 1>{});
   check_shape(PairTileShape<2, 2>{});
