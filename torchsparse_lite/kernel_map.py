@@ -211,16 +211,9 @@ class KernelMap:
     @cached_property
     def neighbors(self) -> NeighborTable:
         """The row-major view."""
-        volume = self.geometry.kernel_volume
-        tap = torch.repeat_interleave(self.tap_ptr.diff(), output_size=self.num_pairs)
-        order = torch.argsort(self.out_index.long() * volume + tap)
-        out, tap = self.out_index.long()[order], tap[order]
-        words = -(-volume // 32)
-        bits = self.tap_ptr.new_zeros((self.num_out, words))
-        bits.index_put_((out, tap // 32), 1 << (tap % 32), accumulate=True)
-        counts = torch.bincount(out, minlength=self.num_out)
-        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return NeighborTable(bits.to(torch.int32), ptr, self.in_index[order])
+        with scope("map"):
+            lists = self.in_index, self.out_index, self.tap_ptr
+            return NeighborTable(*ops.table_of_pairs(lists, self.num_out))
 
     @cached_property
     def tile_ptr(self) -> Tensor:

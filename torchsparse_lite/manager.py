@@ -15,7 +15,6 @@ from torchsparse_lite import ops
 from torchsparse_lite.coordinates import CUBE, HALVING, Level
 from torchsparse_lite.errors import Triple, check_choice, refuse
 from torchsparse_lite.kernel_map import ConvGeometry, KernelMap, NeighborTable
-from torchsparse_lite.ops.room import used
 from torchsparse_lite.trace import scope
 
 __all__ = ["CoordinateManager"]
@@ -233,7 +232,7 @@ class CoordinateManager:
         if cells is not None and geometry == HALVING and coarse.coords is cells.level.coords:
             mask, ptr = cells.child_mask.to(torch.int32).unsqueeze(1), cells.child_ptr.long()
             rows = torch.arange(len(fine), dtype=torch.int32, device=ptr.device)
-            neighbors = NeighborTable(mask, ptr, used(rows, ptr) if has_room else rows)
+            neighbors = NeighborTable(mask, ptr, rows)
             return KernelMap.from_neighbors(
                 neighbors, geometry, num_in=len(fine), has_room=has_room
             )

@@ -27,7 +27,8 @@ def capture(model: nn.Module, capacity: int | None = None) -> Captured:
     and takes the same with room as fixed sizes. Calls after that copy their input in, play the
     graph, and wait once, at the end. An input that does not fit (more rows than ``capacity``, more
     sites or pairs somewhere than there is room for, another dtype, width or batch size) is computed
-    as usual, and counted in :attr:`Captured.fallbacks`. The results are those of ``model``.
+    as usual, and counted in :attr:`Captured.fallbacks`. The results are those of
+    ``model``, up to the order of sums.
 
     Fold it first: ``capture(nn.fuse(model).half())``. Convolutions must be ones that run without
     waiting for the GPU: halves, or float32 with ``torch.backends.cuda.matmul.allow_tf32``.

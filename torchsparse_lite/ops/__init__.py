@@ -9,7 +9,12 @@ from torchsparse_lite.ops.gemm import order_rows
 from torchsparse_lite.ops.hash_table import hash_build, hash_lookup
 from torchsparse_lite.ops.interpolate import interpolate
 from torchsparse_lite.ops.neighbors import neighbors_descend, neighbors_search
-from torchsparse_lite.ops.pairs import pairs_by_tap, tile_pairs, transpose_pairs
+from torchsparse_lite.ops.pairs import (
+    pairs_by_tap,
+    table_of_pairs,
+    tile_pairs,
+    transpose_pairs,
+)
 from torchsparse_lite.ops.point_search import ball_query, furthest_points, nearest_points
 from torchsparse_lite.ops.segment_reduce import segment_reduce, segments
 from torchsparse_lite.ops.sites import coarse_sites, extent, fine_sites
@@ -43,6 +48,7 @@ __all__ = [
     "sparse_conv_weight_grad",
     "sparse_max_pool",
     "sparse_sum_pool",
+    "table_of_pairs",
     "tile_pairs",
     "transpose_pairs",
     "unique_coords",

@@ -19,14 +19,14 @@ from torchsparse_lite.ops.registry import data_dependent_size, define_op
 from torchsparse_lite.ops.room import Room, fill_up, settled
 from torchsparse_lite.ops.scratch import scratch_on
 
-__all__ = ["neighbors_descend", "neighbors_search"]
+__all__ = ["MASK_BITS", "neighbors_descend", "neighbors_search"]
 
-_MASK_BITS = 32
+MASK_BITS = 32
 _Table = tuple[Tensor, Tensor, Tensor]
 
 
 def _empty_table(like: Tensor, count: int, kernel_volume: int) -> tuple[Tensor, Tensor]:
-    words = -(-kernel_volume // _MASK_BITS)
+    words = -(-kernel_volume // MASK_BITS)
     mask = like.new_empty((count, words), dtype=torch.int32)
     return mask, like.new_empty(count + 1, dtype=torch.int64)
 

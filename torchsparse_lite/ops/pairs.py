@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite._native import C, has_cuda
+from torchsparse_lite.ops.neighbors import MASK_BITS
 from torchsparse_lite.ops.registry import data_dependent_size, define_op
 from torchsparse_lite.ops.scratch import scratch_on
 
-__all__ = ["pairs_by_tap", "tile_pairs", "tile_rows", "transpose_pairs"]
+__all__ = ["pairs_by_tap", "table_of_pairs", "tile_pairs", "tile_rows", "transpose_pairs"]
 
 _Table = tuple[Tensor, Tensor, Tensor]
 
@@ -52,6 +53,49 @@ _pairs_by_tap = define_op(
 def pairs_by_tap(neighbors: _Table, kernel_volume: int) -> _Table:
     """Tap-major pair lists of a neighbour table: in_index, out_index, tap_ptr."""
     result: _Table = _pairs_by_tap(*neighbors, kernel_volume)
+    return result
+
+
+def _table_of_pairs_native(
+    in_index: Tensor, out_index: Tensor, tap_ptr: Tensor, num_out: int
+) -> _Table:
+    words = -(-(tap_ptr.shape[0] - 1) // MASK_BITS)
+    mask = in_index.new_empty((num_out, words))
+    ptr, rows = tap_ptr.new_empty(num_out + 1), torch.empty_like(in_index)
+    C.table_of_pairs(
+        in_index,
+        out_index,
+        tap_ptr,
+        mask,
+        ptr,
+        rows,
+        scratch_on(in_index),
+        torch.get_num_threads(),
+    )
+    return mask, ptr, rows
+
+
+_table_of_pairs = define_op(
+    "table_of_pairs(Tensor in_index, Tensor out_index, Tensor tap_ptr, SymInt num_out) "
+    "-> (Tensor, Tensor, Tensor)",
+    cpu=_table_of_pairs_native,
+    cuda=_table_of_pairs_native if has_cuda() else None,
+    fake=lambda in_index, out_index, tap_ptr, num_out: (
+        in_index.new_empty((num_out, -(-(tap_ptr.shape[0] - 1) // MASK_BITS))),
+        tap_ptr.new_empty(num_out + 1),
+        torch.empty_like(in_index),
+    ),
+)
+
+
+def table_of_pairs(pairs: _Table, num_out: int) -> _Table:
+    """The neighbour table of pair lists, mask, ptr and rows: :func:`pairs_by_tap` backwards.
+
+    Args:
+        pairs: in_index, out_index, tap_ptr.
+        num_out: number of output rows.
+    """
+    result: _Table = _table_of_pairs(*pairs, num_out)
     return result
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["DEAD", "Room", "fill_up", "live", "settled", "used"]
+__all__ = ["DEAD", "Room", "fill_up", "live", "settled"]
 
 DEAD = -1
 
@@ -40,11 +40,6 @@ class Room(NamedTuple):
 def live(coords: Tensor) -> Tensor:
     """The rows that are alive, on the CPU; on a GPU all, whose kernels pass over dead ones."""
     return coords if coords.is_cuda else coords[: int((coords[:, 0] != DEAD).sum())]
-
-
-def used(values: Tensor, ptr: Tensor) -> Tensor:
-    """The values up to where ``ptr`` ends, on the CPU; on a GPU all."""
-    return values if values.is_cuda else values[: int(ptr[-1])]
 
 
 def fill_up(values: Tensor, size: int, value: int) -> Tensor:
