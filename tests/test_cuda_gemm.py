@@ -88,6 +88,40 @@ def test_the_order_of_the_rows_changes_no_bit():
         assert torch.equal(by_tile(found, *given, order=rows.int().cuda()), expected)
 
 
+def behind(tensor, count):
+    """A copy that begins so many numbers behind a whole word."""
+    memory = tensor.new_empty(count + tensor.numel())
+    return memory[count:].view(tensor.shape).copy_(tensor)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_operands_may_begin_anywhere(dtype):
+    found = kernel_map("cuda")
+    given = operands(found, 32, 48, dtype, "cuda")
+    moved = [behind(tensor, 1) for tensor in given]
+    assert torch.equal(by_tile(found, *moved), by_tile(found, *given))
+    if dtype != torch.float32:
+        lists = found.pairs(with_backward=False).forward[:LISTS]
+        arrays = *lists[:2], tap_begins(lists[2])
+        feats, _, _, grad = given
+        expected = gemm.pair_gemm(feats, grad, *arrays)
+        assert torch.equal(gemm.pair_gemm(moved[0], moved[3], *arrays), expected)
+
+
+@pytest.mark.parametrize(("in_channels", "out_channels"), [(0, 8), (8, 0), (0, 0)])
+def test_no_channels(in_channels, out_channels):
+    found = kernel_map("cuda")
+    shape = (found.geometry.kernel_volume, in_channels, out_channels)
+    feats, weight = (
+        torch.ones(*s, device="cuda").half() for s in ((found.num_in, in_channels), shape)
+    )
+    bias, residual = torch.ones(out_channels), torch.zeros(found.num_out, out_channels)
+    out = by_tile(found, feats, weight, bias.half().cuda(), residual.half().cuda())
+    assert torch.equal(out.cpu(), torch.ones(found.num_out, out_channels).half())
+    lists = found.pairs(with_backward=False).forward[:LISTS]
+    assert gemm.pair_gemm(feats, out, *lists[:2], tap_begins(lists[2])).shape == shape
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("in_channels", "out_channels"), CHANNELS)
 def test_the_weight_gradient_is_right(dtype, in_channels, out_channels):

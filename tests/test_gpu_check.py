@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import gpu_case, gpu_report, run
 from benchmarks.attempt import attempt, largest_error
 from benchmarks.scan import simulate_scan
 from benchmarks.suites import layers, networks, peers
 from benchmarks.timing import CPU, elapsed_ms, race
+from torchsparse_lite.ops.registry import _library
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "benchmarks" / "gpu_check.sh"
@@ -273,9 +275,23 @@ def test_a_folder_without_results_has_no_tables(tmp_path, capsys):
     assert not (tmp_path / "tables.md").exists()
 
 
-def test_the_small_case_runs(capsys):
-    gpu_case.main(["--device", "cpu"])
+class Recorder(TorchDispatchMode):
+    """Names of the operators that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_small_case_runs_every_operator(capsys):
+    with Recorder() as called:
+        gpu_case.main(["--device", "cpu"])
     assert capsys.readouterr().out == "done on cpu\n"
+    assert _library._op_defs <= called.names
 
 
 def test_errors_are_relative_to_the_largest_entry():

@@ -197,9 +197,17 @@ class KernelMap:
         """``tap_ptr`` on the CPU, for loops over the taps; waits for a GPU, once per map."""
         return self.tap_ptr.cpu()
 
+    @property
+    def _is_one_full_tap(self) -> bool:
+        return self.full_tap == 0 and self.geometry.kernel_volume == 1
+
     @cached_property
     def neighbors(self) -> NeighborTable:
         """The row-major view."""
+        if self._is_one_full_tap:
+            mask = self.in_index.new_ones((self.num_out, 1))
+            ptr = torch.arange(self.num_out + 1, device=mask.device)
+            return NeighborTable(mask, ptr, self.in_index)
         volume = self.geometry.kernel_volume
         tap = torch.repeat_interleave(self.tap_ptr.diff(), output_size=self.num_pairs)
         order = torch.argsort(self.out_index.long() * volume + tap)
@@ -207,9 +215,16 @@ class KernelMap:
         words = -(-volume // 32)
         bits = self.tap_ptr.new_zeros((self.num_out, words))
         bits.index_put_((out, tap // 32), 1 << (tap % 32), accumulate=True)
-        counts = torch.bincount(out, minlength=self.num_out)
-        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        begins = torch.arange(self.num_out + 1, device=out.device)
+        ptr = torch.searchsorted(out, begins)  # to count, a GPU would be waited for
         return NeighborTable(bits.to(torch.int32), ptr, self.in_index[order])
+
+    @cached_property
+    def window_sizes(self) -> Tensor:
+        """(num_out,) int64: how many inputs each output has."""
+        if self.out_index.is_cuda:  # counting would wait for it
+            return self.neighbors.ptr.diff()
+        return torch.bincount(self.out_index, minlength=self.num_out)
 
     @cached_property
     def tile_ptr(self) -> Tensor:
@@ -267,6 +282,8 @@ class KernelMap:
     @cached_property
     def row_order(self) -> Tensor:
         """(num_out,) int32, on CUDA: in which order implicit GEMM takes the output rows."""
+        if self._is_one_full_tap:
+            return self.out_index
         with scope("map"):
             return ops.order_rows(self.neighbors.mask, self.tap_ptr)
 
