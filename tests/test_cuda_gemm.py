@@ -11,10 +11,13 @@ from conftest import NEEDS_CUDA
 import torchsparse_lite as tsl
 from torchsparse_lite._native import C
 from torchsparse_lite.ops import gemm, plain_conv
-from torchsparse_lite.ops.sparse_conv import LISTS, tap_begins
+from torchsparse_lite.ops.neighbors import tap_begins
+from torchsparse_lite.ops.sparse_conv import LISTS
 
 pytestmark = NEEDS_CUDA
 TYPES = {torch.float16: 5e-3, torch.bfloat16: 2e-2, torch.float32: 2e-3}  # float32 as TF32
+# Of float32 sums over 1576 pairs: tensor cores cut off what does not fit, 4 to 16 products at a time.
+SUM_TOLERANCE = 5e-5
 CHANNELS = [(4, 32), (32, 32), (96, 96), (40, 130), (64, 256)]
 FLAGS = (False, -1, False, False, False, None)  # of the plain operator
 
@@ -131,5 +134,5 @@ def test_the_weight_gradient_is_right(dtype, in_channels, out_channels):
     result = gemm.pair_gemm(feats, grad, *lists[:2], tap_begins(lists[2]))
     wide = [tensor.cpu().double() for tensor in (feats, grad)]
     expected = plain_conv.sparse_conv_weight_grad(*wide, [t.cpu() for t in lists], 1, None)
-    clouds.assert_close(result, expected, tolerance=1e-5)
+    clouds.assert_close(result, expected, tolerance=SUM_TOLERANCE)
     assert torch.equal(gemm.pair_gemm(feats, grad, *lists[:2], tap_begins(lists[2])), result)

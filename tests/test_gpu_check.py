@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import torchsparse_lite as tsl
 from benchmarks import gpu_case, gpu_report, run
 from benchmarks.attempt import attempt, largest_error
 from benchmarks.scan import simulate_scan
@@ -169,6 +170,15 @@ def test_layers_on_the_cpu():
         for name in ("mm", "operator", "plain", "train", "plain_train"):
             assert row[name]["median_ms"] > 0
     assert memory["iterations"] == 20
+
+
+def test_gradients_of_a_whole_scan_fit_into_float16():
+    """Features of layers are metres times weights; 90,000 of them are added up."""
+    sheet = layers._small_cloud(0)
+    coords = torch.cat([sheet + torch.tensor([0, 40 * n, 0, 0]).int() for n in range(57)])
+    voxels = tsl.SparseTensor(torch.full((len(coords), 4), 50.0), coords)
+    layer = layers.make_layer("submanifold 3x3x3", 4, torch.float16, voxels, CPU)
+    assert all(values.isfinite().all() for values in layer.train())
 
 
 @pytest.mark.usefixtures("small")

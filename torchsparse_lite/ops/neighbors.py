@@ -22,6 +22,7 @@ __all__ = [
     "neighbors_descend",
     "neighbors_search",
     "pairs_by_tap",
+    "tap_begins",
     "tile_pairs",
     "tile_rows",
     "transpose_pairs",
@@ -314,3 +315,12 @@ def tile_pairs(out_index: Tensor, tap_ptr: Tensor, num_out: int) -> Tensor:
     """
     result: Tensor = _tile_pairs(out_index, tap_ptr, num_out)
     return result
+
+
+def tap_begins(tile_ptr: Tensor) -> Tensor:
+    """(K + 1,) int64: where each tap begins in the pair lists, and the end.
+
+    Args:
+        tile_ptr: from :func:`tile_pairs`.
+    """
+    return torch.cat([tile_ptr[0], tile_ptr[-1, -1:]])

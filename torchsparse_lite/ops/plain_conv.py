@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite.errors import check_dtype, check_same_device, check_shape, refuse
+from torchsparse_lite.ops.neighbors import tap_begins
 from torchsparse_lite.ops.widen import sum_dtype
 
 __all__ = ["check_operands", "sparse_conv", "sparse_conv_weight_grad"]
@@ -132,7 +133,7 @@ def _taps_on_host(function: str, pairs: list[Tensor], tap_ptr: Tensor | None) ->
     """Where each tap begins, and the end. Without ``tap_ptr`` it waits for the device."""
     tile_ptr = pairs[2]
     if tap_ptr is None:
-        tap_ptr = torch.cat([tile_ptr[0], tile_ptr[-1, -1:]])
+        tap_ptr = tap_begins(tile_ptr)
     check_shape(f"{function}: tap_ptr", tap_ptr, (tile_ptr.shape[1] + 1,), "Pass the map's own.")
     ptr: list[int] = tap_ptr.tolist()
     count = pairs[0].shape[0]

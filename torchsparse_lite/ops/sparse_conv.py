@@ -20,7 +20,7 @@ from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops import gemm, plain_conv
 from torchsparse_lite.ops.channelwise_conv import channelwise_conv, channelwise_weight_grad
 from torchsparse_lite.ops.columns import column_sums
-from torchsparse_lite.ops.neighbors import tile_pairs, tile_rows, transpose_pairs
+from torchsparse_lite.ops.neighbors import tap_begins, tile_pairs, tile_rows, transpose_pairs
 from torchsparse_lite.ops.registry import Autograd, define_op
 from torchsparse_lite.ops.widen import sum_dtype
 
@@ -53,11 +53,6 @@ class Pairs:
 
 LISTS = 3
 """Arrays of a map that are pair lists; on a GPU more follow."""
-
-
-def tap_begins(tile_ptr: Tensor) -> Tensor:
-    """(K + 1,) int64: where each tap begins in the pair lists, and the end."""
-    return torch.cat([tile_ptr[0], tile_ptr[-1, -1:]])
 
 
 def transposed_tiles(pairs: list[Tensor], num_in: int) -> list[Tensor]:
