@@ -16,7 +16,7 @@ from torchsparse_lite.ops.sparse_conv import LISTS
 
 pytestmark = NEEDS_CUDA
 TYPES = {torch.float16: 5e-3, torch.bfloat16: 2e-2, torch.float32: 2e-3}  # float32 as TF32
-# Of float32 sums over 1576 pairs: tensor cores cut off what does not fit, 4 to 16 products at a time.
+# Of float32 sums over 1576 pairs: tensor cores cut off what does not fit, every 4 to 16 products.
 SUM_TOLERANCE = 5e-5
 CHANNELS = [(4, 32), (32, 32), (96, 96), (40, 130), (64, 256)]
 FLAGS = (False, -1, False, False, False, None)  # of the plain operator
