@@ -86,13 +86,16 @@ def test_copies_begin_at_a_whole_word():
 
 
 @pytest.mark.parametrize("name", ["allow_tf32", "fp32_precision"])
-def test_torchs_switch_has_two_names(monkeypatch, name):
+def test_torchs_switch_has_two_names(name):
     switch = torch.backends.cuda.matmul
     if not hasattr(switch, name):
         pytest.skip(f"this torch has no {name}")
     assert not gemm.allows_tf32()
-    monkeypatch.setattr(switch, name, "tf32" if name == "fp32_precision" else True)
-    assert gemm.allows_tf32()
+    try:
+        setattr(switch, name, "tf32" if name == "fp32_precision" else True)
+        assert gemm.allows_tf32()
+    finally:
+        switch.allow_tf32 = False
 
 
 def test_the_map_of_one_full_tap_needs_no_search():
