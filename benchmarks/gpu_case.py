@@ -13,16 +13,19 @@ import torch
 
 import torchsparse_lite as tsl
 from torchsparse_lite import ops
+from torchsparse_lite.nn import functional as tsf
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Maps of every kind, convolutions forward and backward, sampling and neighbour search."""
+    """Maps of every kind, layers forward and backward, sampling and neighbour search."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_case", description=__doc__)
     parser.add_argument("--device", default="cuda")
     device = torch.device(parser.parse_args(arguments).device)
     generator = torch.Generator().manual_seed(0)
     xyz = torch.rand(700, 3, generator=generator) * torch.tensor([6.0, 6.0, 1.0])
     _convolve(xyz.to(device))
+    _multiply(xyz.to(device))
+    _reduce(xyz.to(device))
     _search(xyz.to(device))
     print(f"done on {device}")
 
@@ -44,6 +47,39 @@ def _convolve(xyz: torch.Tensor) -> None:
         down = tsl.nn.Conv3d(8, 8, 2, 2, bias=False).to(xyz.device)
         up = tsl.nn.Conv3d(8, 8, 2, 2, bias=False, transposed=True).to(xyz.device)
         up(down(x)).feats.sum().backward()
+
+
+def _multiply(xyz: torch.Tensor) -> None:
+    """Convolution on tensor cores, with channels that are no whole tiles."""
+    coords = ops.unique_coords(ops.quantize(xyz, None, [0.2] * 3, [0.0] * 3))[0]
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # so float32 goes there too, as TF32
+    try:
+        for dtype in (torch.float16, torch.bfloat16, torch.float32):
+            feats = torch.ones(len(coords), 20, dtype=dtype, device=xyz.device, requires_grad=True)
+            x = tsl.SparseTensor(feats, coords)
+            for kernel_size, stride in ((3, 1), (5, 1), (2, 2)):
+                conv = tsl.nn.Conv3d(20, 40, kernel_size, stride).to(xyz.device, dtype)
+                conv(x).feats.float().sum().backward()
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _reduce(xyz: torch.Tensor) -> None:
+    """What is bound by memory, with channels that are whole words and with others."""
+    for dtype, channels in ((torch.float32, 8), (torch.float16, 8), (torch.float32, 5)):
+        feats = torch.rand(len(xyz), channels, device=xyz.device).to(dtype).requires_grad_()
+        points = tsl.PointTensor(feats, xyz)
+        for reduce in ("mean", "max"):
+            voxels = tsl.voxelize(points, 0.2, reduce=reduce).voxels
+            normed = tsl.nn.BatchNorm(channels).to(xyz.device)(voxels)
+            pools = (
+                tsf.max_pool3d(normed, 2, 2),
+                tsf.sum_pool3d(normed, 3),
+                tsf.avg_pool3d(voxels, 2, 2),
+            )
+            read = tsl.devoxelize(normed, points, 0.2)
+            sum(t.float().sum() for t in (read, *(pool.feats for pool in pools))).backward()
 
 
 def _search(xyz: torch.Tensor) -> None:

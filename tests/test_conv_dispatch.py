@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_cuda_gemm import kernel_map, operands
 
+from torchsparse_lite.kernel_map import KernelMap
 from torchsparse_lite.ops import gemm, sparse_conv
 from torchsparse_lite.ops.sparse_conv import _sparse_conv_cuda as on_cuda
 
@@ -49,6 +50,62 @@ def test_which_convolutions_go_to_tensor_cores(calls):
     assert len(calls) == 2
     expected = sparse_conv(feats, weight, pairs, bias=bias, residual=residual, relu=True)
     clouds.assert_close(plain, expected, tolerance=1e-12)
+
+
+WRONG = {
+    "type": (TypeError, lambda weight: weight.float()),
+    "input channels": (ValueError, lambda weight: weight[:, :3]),
+    "taps": (ValueError, lambda weight: weight[:26]),
+    "device": (ValueError, lambda weight: weight.to("meta")),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_weight_of_another_kind_is_refused(calls, what):
+    """Packed, it is but words, and would be read as something else."""
+    kind, spoil = WRONG[what]
+    found = kernel_map("cpu")
+    feats, weight, _, _ = operands(found, 4, 6, torch.float64, "cpu")
+    lists = list(found.pairs(with_backward=False).forward)
+    view = [*lists, *found.neighbors, torch.arange(found.num_out, dtype=torch.int32)]
+    options = found.num_out, 1, True, found.full_tap, False, False, False, None
+    with pytest.raises(kind, match="sparse_conv: weight must be"):
+        on_cuda(feats, spoil(weight), None, None, view, [], *options)
+    assert calls == []
+
+
+def test_copies_begin_at_a_whole_word():
+    """Rows are copied 16 bytes at a time; what lies otherwise is moved, all else is not."""
+    memory = clouds.random_values(4 * 8 + 1, dtype=torch.float16)
+    for begin in (0, 1):
+        rows = memory[begin : begin + 32].view(4, 8)
+        found = gemm._aligned(rows)
+        assert found.data_ptr() % 16 == 0
+        assert (found.data_ptr() == rows.data_ptr()) == (begin == 0)
+        assert torch.equal(found, rows)
+
+
+@pytest.mark.parametrize("name", ["allow_tf32", "fp32_precision"])
+def test_torchs_switch_has_two_names(name):
+    switch = torch.backends.cuda.matmul
+    if not hasattr(switch, name):
+        pytest.skip(f"this torch has no {name}")
+    assert not gemm.allows_tf32()
+    try:
+        setattr(switch, name, "tf32" if name == "fp32_precision" else True)
+        assert gemm.allows_tf32()
+    finally:
+        switch.allow_tf32 = False
+
+
+def test_the_map_of_one_full_tap_needs_no_search():
+    """What linear layers multiply over, against the same map that does not know it."""
+    known = KernelMap.identity(70, torch.device("cpu"))
+    unknown = replace(known, full_tap=-1)
+    for a, b in zip(known.neighbors, unknown.neighbors, strict=True):
+        assert torch.equal(a, b)
+        assert a.dtype == b.dtype
+    assert torch.equal(known.row_order, torch.arange(70, dtype=torch.int32))
 
 
 def test_gradients_pass_the_view_of_implicit_gemm_along():

@@ -50,10 +50,11 @@ def test_two_runs_have_the_same_bits(dtype):
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_a_call_over_a_known_map_waits_for_nothing():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_call_over_a_known_map_waits_for_nothing(dtype):
     """Forward and backward, once the map and where its taps begin are there."""
-    x = make_input("submanifold", 8, num=50, dtype=torch.float32, device="cuda")
-    weight = harness.random_weight(3, 8, 8, dtype=torch.float32).cuda().requires_grad_()
+    x = make_input("submanifold", 8, num=50, dtype=dtype, device="cuda")
+    weight = harness.random_weight(3, 8, 8, dtype=dtype).cuda().requires_grad_()
     feats = x.feats.clone().requires_grad_()
 
     def step():

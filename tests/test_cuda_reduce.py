@@ -13,17 +13,11 @@ import sys
 import clouds
 import pytest
 import torch
-from conftest import WHY_NO_CUDA
+from conftest import NEEDS_CUDA
 
 import torchsparse_lite as tsl
 from torchsparse_lite import ops
 from torchsparse_lite.ops.sparse_conv import Pairs
-
-needs_cuda = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(WHY_NO_CUDA is not None, reason=str(WHY_NO_CUDA)),
-]
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
 
 # Largest and mean error, relative to the largest and the mean of what is right.
 TOLERANCE = {
@@ -270,7 +264,6 @@ def assert_close(actual, expected, tolerance):
     assert error.mean() <= tolerance * expected.abs().mean()
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(("rows", "channels"), SIZES)
 @pytest.mark.parametrize("name", CASES)
@@ -282,7 +275,6 @@ def test_results_and_gradients_are_right_in_every_run(name, rows, channels, dtyp
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", CASES)
 def test_rows_that_begin_anywhere_give_the_same(name, device):
     """A matrix inside another one need not begin at a multiple of 16 bytes."""
@@ -292,7 +284,6 @@ def test_rows_that_begin_anywhere_give_the_same(name, device):
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_points_with_nothing_around_them_read_zeros(device):
     feats = torch.empty(0, 3, device=device, requires_grad=True)
     weight = torch.ones(5, 8, device=device, requires_grad=True)
@@ -303,17 +294,16 @@ def test_points_with_nothing_around_them_read_zeros(device):
     assert grad_feats.shape == (0, 3)
 
 
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_CUDA)])
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.cuda
-@pytest.mark.skipif(WHY_NO_CUDA is not None, reason=str(WHY_NO_CUDA))
-def test_nothing_is_kept(name):
+def test_nothing_is_kept(name, device):
     """Temporary memory goes back to torch's allocator."""
     case = CASES[name](5000, 32)
-    on_device(case, torch.float16, "cuda")
+    on_device(case, torch.float16, device)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     for _ in range(20):
-        on_device(case, torch.float16, "cuda")
+        on_device(case, torch.float16, device)
     assert torch.cuda.memory_allocated() == before
 
 
@@ -324,10 +314,9 @@ BAD_CALLS = {
 }
 
 
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_CUDA)])
 @pytest.mark.parametrize("name", BAD_CALLS)
-@pytest.mark.cuda
-@pytest.mark.skipif(WHY_NO_CUDA is not None, reason=str(WHY_NO_CUDA))
-def test_a_row_that_does_not_exist_ends_the_kernel(name):
+def test_a_row_that_does_not_exist_ends_the_kernel(name, device):
     """In a process of its own: nothing runs on the device afterwards."""
     code = (
         "import torch; from torchsparse_lite import ops; x = torch.ones(4, 3).cuda(); "

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import torchsparse_lite as tsl
 from benchmarks import gpu_case, gpu_report, run
 from benchmarks.attempt import attempt, largest_error
 from benchmarks.scan import simulate_scan
 from benchmarks.suites import layers, networks, peers
 from benchmarks.timing import CPU, elapsed_ms, race
+from torchsparse_lite.ops.registry import _library
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "benchmarks" / "gpu_check.sh"
@@ -169,6 +172,15 @@ def test_layers_on_the_cpu():
     assert memory["iterations"] == 20
 
 
+def test_gradients_of_a_whole_scan_fit_into_float16():
+    """Features of layers are metres times weights; 90,000 of them are added up."""
+    sheet = layers._small_cloud(0)
+    coords = torch.cat([sheet + torch.tensor([0, 40 * n, 0, 0]).int() for n in range(57)])
+    voxels = tsl.SparseTensor(torch.full((len(coords), 4), 50.0), coords)
+    layer = layers.make_layer("submanifold 3x3x3", 4, torch.float16, voxels, CPU)
+    assert all(values.isfinite().all() for values in layer.train())
+
+
 @pytest.mark.usefixtures("small")
 def test_the_checks_of_a_layer_can_fail(monkeypatch):
     """A wrong operator and one that does not repeat are both found."""
@@ -273,9 +285,23 @@ def test_a_folder_without_results_has_no_tables(tmp_path, capsys):
     assert not (tmp_path / "tables.md").exists()
 
 
-def test_the_small_case_runs(capsys):
-    gpu_case.main(["--device", "cpu"])
+class Recorder(TorchDispatchMode):
+    """Names of the operators that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_small_case_runs_every_operator(capsys):
+    with Recorder() as called:
+        gpu_case.main(["--device", "cpu"])
     assert capsys.readouterr().out == "done on cpu\n"
+    assert _library._op_defs <= called.names
 
 
 def test_errors_are_relative_to_the_largest_entry():

@@ -208,12 +208,27 @@ class KernelMap:
         """``tap_ptr`` on the CPU, for loops over the taps; waits for a GPU, once per map."""
         return self.tap_ptr.cpu()
 
+    @property
+    def _is_one_full_tap(self) -> bool:
+        return self.full_tap == 0 and self.geometry.kernel_volume == 1
+
     @cached_property
     def neighbors(self) -> NeighborTable:
         """The row-major view."""
+        if self._is_one_full_tap:
+            mask = self.in_index.new_ones((self.num_out, 1))
+            ptr = torch.arange(self.num_out + 1, device=mask.device)
+            return NeighborTable(mask, ptr, self.in_index)
         with scope("map"):
             lists = self.in_index, self.out_index, self.tap_ptr
             return NeighborTable(*ops.table_of_pairs(lists, self.num_out))
+
+    @cached_property
+    def window_sizes(self) -> Tensor:
+        """(num_out,) int64: how many inputs each output has."""
+        if self.out_index.is_cuda or self.has_room:  # counting would wait for the GPU
+            return self.neighbors.ptr.diff()
+        return torch.bincount(self.out_index, minlength=self.num_out)
 
     @cached_property
     def tile_ptr(self) -> Tensor:
@@ -280,6 +295,8 @@ class KernelMap:
     @cached_property
     def row_order(self) -> Tensor:
         """(num_out,) int32, on CUDA: in which order implicit GEMM takes the output rows."""
+        if self._is_one_full_tap:
+            return self.out_index
         with scope("map"):
             return ops.order_rows(self.neighbors.mask, self.tap_ptr)
 

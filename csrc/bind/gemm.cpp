@@ -43,11 +43,23 @@ void on_cuda(const TensorView& view, const char* argument, const py::function& s
   if constexpr (kHasCuda) CudaCall(view, scratch)(run);
 }
 
+void check_aligned(const TensorView& view, const char* argument) {
+  const auto behind = reinterpret_cast<uintptr_t>(view.data) % sizeof(Words4);
+  TSL_CHECK(behind == 0, ValueError, argument, " must begin at a multiple of ", sizeof(Words4),
+            " bytes, got one ", behind, " bytes behind. Call .clone() on it.");
+}
+
 /// Rows that are copied 16 bytes at a time.
 void check_words(const TensorView& view, const char* argument) {
   const int word = view.dtype == DType::kFloat32 ? Operand<float>::kWord : Operand<Float16>::kWord;
   TSL_CHECK(view.shape[1] % word == 0, ValueError, argument, " must have a multiple of ", word,
             " channels, got ", view.shape[1], ". Fill up with zeros.");
+  check_aligned(view, argument);
+}
+
+void check_taps(int64_t kernel_volume, const char* argument) {
+  TSL_CHECK(kernel_volume > 0, ValueError, argument, " must have at least one tap, got ",
+            kernel_volume, ". Pass that of the map.");
 }
 
 template <class S>
@@ -81,6 +93,7 @@ void order_rows(const TensorView& mask, const TensorView& tap_ptr, int64_t block
                 const TensorView& order, const py::function& scratch) {
   tap_ptr.expect("order_rows: tap_ptr", DType::kInt64, {-1}, kCuda);
   const int volume = static_cast<int>(tap_ptr.shape[0] - 1);
+  check_taps(volume, "order_rows: tap_ptr");
   mask.expect("order_rows: mask", DType::kInt32, {-1, mask_words(volume)}, kCuda);
   const int64_t count = mask.shape[0];
   order.expect("order_rows: order", DType::kInt32, {count}, kCuda);
@@ -105,11 +118,16 @@ void implicit_gemm(const TensorView& feats, const TensorView& packed,
   feats.expect("implicit_gemm: feats", dtype, {-1, -1}, kCuda);
   check_words(feats, "implicit_gemm: feats");
   const int64_t volume = packed.shape[0];
+  check_taps(volume, "implicit_gemm: packed");
   out.expect("implicit_gemm: out", dtype, {-1, -1}, kCuda);
   const int64_t num_out = out.shape[0];
   const int64_t out_channels = out.shape[1];
   if (bias) bias->expect("implicit_gemm: bias", dtype, {out_channels}, kCuda);
-  if (residual) residual->expect("implicit_gemm: residual", dtype, {num_out, out_channels}, kCuda);
+  if (residual) {
+    residual->expect("implicit_gemm: residual", dtype, {num_out, out_channels}, kCuda);
+    check_aligned(*residual, "implicit_gemm: residual");
+  }
+  check_aligned(out, "implicit_gemm: out");
   order.expect("implicit_gemm: order", DType::kInt32, {num_out}, kCuda);
   const NeighborTable table =
       described_table({mask, ptr, rows}, static_cast<int>(volume), function, kCuda);
@@ -144,6 +162,7 @@ void pair_gemm(const TensorView& feats, const TensorView& grad_out, const Tensor
   out_index.expect("pair_gemm: out_index", DType::kInt32, {pairs}, kCuda);
   grad_weight.expect("pair_gemm: grad_weight", DType::kFloat32, {-1, -1, -1}, kCuda);
   const int64_t volume = grad_weight.shape[0];
+  check_taps(volume, "pair_gemm: grad_weight");
   tap_ptr.expect("pair_gemm: tap_ptr", DType::kInt64, {volume + 1}, kCuda);
   TSL_CHECK(grad_weight.shape[1] <= feats.shape[1] && grad_weight.shape[2] <= grad_out.shape[1],
             ValueError, "pair_gemm: grad_weight must have no more channels than feats (",

@@ -111,7 +111,8 @@ TSL_HOST_DEVICE S narrowed(A value) {
 /// stays NaN.
 TSL_HOST_DEVICE float rounded_to_tf32(float value) {
   const uint32_t bits = bits_from_float(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return value;
+  // A NaN may be told from an infinity by the bits that are dropped alone.
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return float_from_bits(bits | 0x400000u);
   return float_from_bits((bits + 0x1000u) & ~0x1fffu);
 }
 

@@ -52,7 +52,7 @@ void order_rows(const Call& call, const NeighborTable& table, const int64_t* tap
 
 template <class S>
 void implicit_gemm(const Call& call, const ImplicitGemm<S>& gemm, int tile) {
-  if (gemm.num_out == 0) return;
+  if (gemm.num_out == 0 || gemm.out.channels == 0) return;
   const DeviceGuard guard(call.device);
   launch_tile(gemm, tile, static_cast<cudaStream_t>(call.stream),
               std::make_integer_sequence<int, kTileShapes>());

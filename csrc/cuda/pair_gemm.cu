@@ -44,6 +44,7 @@ void run(const Call& call, PairGemm<S> gemm, AddParts add) {
 template <class S>
 void weight_grad(const Call& call, const PairGemm<S>& gemm, int in_channels, int out_channels,
                  float* grad_weight) {
+  if (in_channels == 0 || out_channels == 0) return;
   const AddParts add{gemm.parts, nullptr, 0, 0, in_channels, out_channels, grad_weight};
   const int least = gemm.in_channels < gemm.out_channels ? gemm.in_channels : gemm.out_channels;
   if (least <= kPairBlock) return run<PairTileShape<1, 1>>(call, gemm, add);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A block of threads on the GPU (kernels/warp_block.h): the instructions behind the words. All of them
-// are there from sm_80 on.
+// A block of threads on the GPU (kernels/warp_block.h): the instructions behind the words. All of
+// them are there from sm_80 on.
 #pragma once
 
 #include <cuda_runtime.h>

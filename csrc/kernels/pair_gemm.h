@@ -294,6 +294,9 @@ struct AddParts {
     const int64_t out = i % out_channels;
     const int64_t in = i / out_channels % in_channels;
     const int tap = static_cast<int>(i / out_channels / in_channels);
+    if (parts.tap_ptr[tap] < 0 || parts.tap_ptr[tap + 1] < parts.tap_ptr[tap]) {
+      refuse_row("pair_gemm: tap_ptr must ascend", tap, "Pass arrays of one map.");
+    }
     const int64_t part = parts.first_of_tap(tap);
     const float* from = partial + (part * in_width + in) * out_width + out;
     float sum = 0.0f;

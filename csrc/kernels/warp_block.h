@@ -2,10 +2,10 @@
 // What a kernel of cooperating threads is written against.
 //
 // Such a kernel is a class template over a block: warps of 32 lanes that share memory. On the GPU
-// that is cuda::WarpBlock, where every thread runs the text once, for its own warp and lane; the tests
-// have one for the CPU, which runs the warps of a phase one after the other and their lanes too. So
-// the index arithmetic, the order of copies and barriers and what the tensor cores are fed is
-// checked where there is no GPU. Between barriers no warp may rely on what another one does.
+// that is cuda::WarpBlock, where every thread runs the text once, for its own warp and lane; the
+// tests have one for the CPU, which runs the warps of a phase one after the other and their lanes
+// too. So the index arithmetic, the order of copies and barriers and what the tensor cores are fed
+// is checked where there is no GPU. Between barriers no warp may rely on what another one does.
 //
 //   Block::Registers<T>              a T for each thread, which only that thread sees
 //   block.shared<T>()                the shared memory of the block

@@ -153,6 +153,12 @@ TEST(rows_that_do_not_exist_are_refused) {
   }
 }
 
+TEST(taps_that_descend_are_refused) {
+  const std::vector<int64_t> tap_ptr{0, 40, 8, 40};
+  const AddParts add{{tap_ptr.data(), 3}, nullptr, 0, 0, 1, 1, nullptr};
+  CHECK(says(refusal([&] { add(1); }), "tap_ptr must ascend"));
+}
+
 TEST(every_pair_belongs_to_one_part) {
   const std::vector<int> counts{0, 5000, 2048, 0, 1, 4097, 0};
   std::vector<int64_t> tap_ptr{0};

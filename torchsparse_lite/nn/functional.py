@@ -303,10 +303,9 @@ def _sum_over(feats: Tensor, link: Link) -> Tensor:
 
 def _mean_over(feats: Tensor, link: Link) -> Tensor:
     """Mean of the inputs of each window; half types are rounded once, at the end."""
-    kernel_map = link.kernel_map
-    counts = torch.bincount(kernel_map.out_index, minlength=kernel_map.num_out)
     wide = feats.to(sum_dtype(feats.dtype))
     total = _sum_over(wide, link)
+    counts = link.kernel_map.window_sizes
     return (total / counts.clamp_min(1).unsqueeze(1).to(wide.dtype)).to(feats.dtype)
 
 

@@ -32,8 +32,18 @@ def fits(feats: Tensor, groups: int) -> bool:
     if not (has_cuda() and feats.is_cuda and groups == 1):
         return False
     if feats.dtype == torch.float32:
-        return bool(torch.backends.cuda.matmul.allow_tf32)
+        return allows_tf32()
     return feats.dtype in (torch.bfloat16, torch.float16)
+
+
+def allows_tf32() -> bool:
+    """Whether torch's switch lets products of float32 be computed in TF32.
+
+    From torch 2.9 on it has another name; where it was set by that one, the old one raises.
+    """
+    switch = torch.backends.cuda.matmul
+    precision = getattr(switch, "fp32_precision", None)
+    return bool(switch.allow_tf32 if precision is None else precision == "tf32")
 
 
 def pack_weight(weight: Tensor, *, transposed: bool = False, mirrored: bool = False) -> Tensor:
@@ -108,7 +118,7 @@ def implicit_gemm(
         _whole_words(feats),
         packed,
         None if bias is None else bias.contiguous(),
-        None if residual is None else residual.contiguous(),
+        None if residual is None else _aligned(residual),
         *table,
         order,
         relu,
@@ -150,4 +160,10 @@ def pair_gemm(
 
 def _whole_words(feats: Tensor) -> Tensor:
     missing = -feats.shape[1] % (_WORD_BYTES // feats.element_size())
-    return pad(feats, (0, missing)) if missing else feats.contiguous()
+    return pad(feats, (0, missing)) if missing else _aligned(feats)
+
+
+def _aligned(rows: Tensor) -> Tensor:
+    """Contiguous, and from a whole word on; a tensor cut out of another may begin anywhere."""
+    kept = rows.contiguous()
+    return kept.clone() if kept.data_ptr() % _WORD_BYTES else kept

@@ -16,7 +16,14 @@ from torchsparse_lite.ops.neighbors import MASK_BITS
 from torchsparse_lite.ops.registry import data_dependent_size, define_op
 from torchsparse_lite.ops.scratch import scratch_on
 
-__all__ = ["pairs_by_tap", "table_of_pairs", "tile_pairs", "tile_rows", "transpose_pairs"]
+__all__ = [
+    "pairs_by_tap",
+    "table_of_pairs",
+    "tap_begins",
+    "tile_pairs",
+    "tile_rows",
+    "transpose_pairs",
+]
 
 _Table = tuple[Tensor, Tensor, Tensor]
 
@@ -182,3 +189,12 @@ def tile_pairs(out_index: Tensor, tap_ptr: Tensor, num_out: int) -> Tensor:
     """
     result: Tensor = _tile_pairs(out_index, tap_ptr, num_out)
     return result
+
+
+def tap_begins(tile_ptr: Tensor) -> Tensor:
+    """(K + 1,) int64: where each tap begins in the pair lists, and the end.
+
+    Args:
+        tile_ptr: from :func:`tile_pairs`.
+    """
+    return torch.cat([tile_ptr[0], tile_ptr[-1, -1:]])

@@ -32,10 +32,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from torchsparse_lite.errors import check_dtype, check_shape, refuse
+from torchsparse_lite.errors import check_dtype, check_same_device, check_shape, refuse
+from torchsparse_lite.ops.pairs import tap_begins
 from torchsparse_lite.ops.widen import sum_dtype
 
-__all__ = ["sparse_conv", "sparse_conv_weight_grad"]
+__all__ = ["check_operands", "sparse_conv", "sparse_conv_weight_grad"]
 
 _ROWS = 4096  # of one product
 
@@ -57,13 +58,8 @@ def sparse_conv(
     tap_ptr: Tensor | None,
 ) -> Tensor:
     """The operator of this name, see :mod:`torchsparse_lite.ops.sparse_conv`."""
-    in_channels, volume = feats.shape[1], pairs[2].shape[1]
+    check_operands(feats, weight, bias, residual, pairs, num_out, groups, transposed=transposed)
     out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
-    _check_groups("sparse_conv", groups, in_channels, out_channels)
-    rows, columns = (out_channels, in_channels) if transposed else (in_channels, out_channels)
-    _check_like("sparse_conv: weight", weight, feats, (volume, rows // groups, columns))
-    _check_like("sparse_conv: bias", bias, feats, (out_channels,))
-    _check_like("sparse_conv: residual", residual, feats, (num_out, out_channels))
     ptr = _taps_on_host("sparse_conv", pairs, tap_ptr)
     _check_full_tap(ptr, full_tap, num_out)
     dtype = sum_dtype(feats.dtype)
@@ -107,6 +103,27 @@ def sparse_conv_weight_grad(
     return blocks.transpose(1, 2).flatten(2)
 
 
+def check_operands(
+    feats: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    pairs: list[Tensor],
+    num_out: int,
+    groups: int,
+    *,
+    transposed: bool,
+) -> None:
+    """Raise unless the operands of a convolution fit the features and the kernel map."""
+    in_channels, volume = feats.shape[1], pairs[2].shape[1]
+    out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
+    _check_groups("sparse_conv", groups, in_channels, out_channels)
+    rows, columns = (out_channels, in_channels) if transposed else (in_channels, out_channels)
+    _check_like("sparse_conv: weight", weight, feats, (volume, rows // groups, columns))
+    _check_like("sparse_conv: bias", bias, feats, (out_channels,))
+    _check_like("sparse_conv: residual", residual, feats, (num_out, out_channels))
+
+
 def _as_written(feats: Tensor) -> AbstractContextManager[object]:
     """Autocast would take the wide operands of a product for ones to be narrowed."""
     return torch.autocast(feats.device.type, enabled=False)
@@ -116,7 +133,7 @@ def _taps_on_host(function: str, pairs: list[Tensor], tap_ptr: Tensor | None) ->
     """Where each tap begins, and the end. Without ``tap_ptr`` it waits for the device."""
     tile_ptr = pairs[2]
     if tap_ptr is None:
-        tap_ptr = torch.cat([tile_ptr[0], tile_ptr[-1, -1:]])
+        tap_ptr = tap_begins(tile_ptr)
     check_shape(f"{function}: tap_ptr", tap_ptr, (tile_ptr.shape[1] + 1,), "Pass the map's own.")
     ptr: list[int] = tap_ptr.tolist()
     count = pairs[0].shape[0]
@@ -184,6 +201,7 @@ def _check_like(
     if operand is not None:
         check_shape(where, operand, shape, "Match it to the kernel map and to the features.")
         check_dtype(where, operand, (feats.dtype,), "Convert it with .to().")
+        check_same_device(where, operand, feats, "feats")
 
 
 def _check_full_tap(ptr: list[int], full_tap: int, num_out: int) -> None:

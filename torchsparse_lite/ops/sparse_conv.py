@@ -4,6 +4,7 @@
 The adjoint of a convolution is a convolution too: over the transposed map, with the weight
 transposed. One operator therefore serves the forward pass, the input gradient and the second
 derivative; flags say how the stored weight is to be read. On a GPU it is computed by
+:mod:`torchsparse_lite.ops.gemm` where that fits, and else by
 :mod:`torchsparse_lite.ops.plain_conv`.
 """
 
@@ -19,7 +20,7 @@ from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops import gemm, plain_conv
 from torchsparse_lite.ops.channelwise_conv import channelwise_conv, channelwise_weight_grad
 from torchsparse_lite.ops.columns import column_sums
-from torchsparse_lite.ops.pairs import tile_pairs, tile_rows, transpose_pairs
+from torchsparse_lite.ops.pairs import tap_begins, tile_pairs, tile_rows, transpose_pairs
 from torchsparse_lite.ops.registry import Autograd, define_op
 from torchsparse_lite.ops.widen import sum_dtype
 
@@ -52,11 +53,6 @@ class Pairs:
 
 LISTS = 3
 """Arrays of a map that are pair lists; on a GPU more follow."""
-
-
-def tap_begins(tile_ptr: Tensor) -> Tensor:
-    """(K + 1,) int64: where each tap begins in the pair lists, and the end."""
-    return torch.cat([tile_ptr[0], tile_ptr[-1, -1:]])
 
 
 def transposed_tiles(pairs: list[Tensor], num_in: int) -> list[Tensor]:
@@ -132,12 +128,18 @@ def _sparse_conv_cuda(
     tap_ptr: Tensor | None,
 ) -> Tensor:
     lists, view = pairs[:LISTS], pairs[LISTS:]
-    if has_cuda() and _is_channelwise(feats, weight, groups):
+    is_channelwise = has_cuda() and _is_channelwise(feats, weight, groups)
+    on_tensor_cores = bool(view) and gemm.fits(feats, groups)
+    if is_channelwise or on_tensor_cores:  # the plain path looks for itself
+        plain_conv.check_operands(
+            feats, weight, bias, residual, lists, num_out, groups, transposed=transposed
+        )
+    if is_channelwise:
         taps = (weight.flip(0) if mirrored else weight).squeeze(1)
         return channelwise_conv(
             feats, taps, lists, num_out, bias=bias, residual=residual, relu=relu
         )
-    if view and gemm.fits(feats, groups):
+    if on_tensor_cores:
         mask, ptr, rows, order = view
         return gemm.implicit_gemm(
             feats,
