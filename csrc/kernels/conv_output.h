@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // How sums become the output of a convolution:
-//   out = relu(sum + bias + residual), rounded once; NaN passes the relu
+//   out = relu(sum + biases + residual), rounded once; NaN passes the relu
 // for 8 channels of a row at a time, in words of 16 bytes where the channels are whole words.
 #pragma once
 
@@ -13,11 +13,13 @@
 namespace tsl {
 
 constexpr int kOutputChannels = 8;  // written at once
+constexpr int kMaxBiases = 4;       // of convolutions that are summed
 
 /// S is float or a 16-bit type. Pointers are 16-byte aligned.
 template <class S>
 struct ConvOutput {
-  const S* bias;      // (channels,) or null
+  const S* biases[kMaxBiases];  // (channels,) each
+  int num_biases;
   const S* residual;  // (rows, channels) or null
   S* out;             // (rows, channels)
   int channels;
@@ -55,7 +57,7 @@ struct ConvOutput {
   }
 
   TSL_HOST_DEVICE S finished(float sum, int channel, S other) const {
-    if (bias) sum += widened<float>(bias[channel]);
+    for (int i = 0; i < num_biases; ++i) sum += widened<float>(biases[i][channel]);
     if (residual) sum += widened<float>(other);
     if (relu && sum <= 0.0f) sum = 0.0f;
     return narrowed<S>(sum);

@@ -12,6 +12,7 @@ from torch import nn
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.nn import functional as F
 from torchsparse_lite.nn.window import Size, Target, Window, Windowed
+from torchsparse_lite.ops import PackedWeight
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["Conv3d"]
@@ -42,6 +43,7 @@ class Conv3d(Windowed):
             ``dense.permute(2, 3, 4, 1, 0).reshape(kernel_volume, in_channels // groups, -1)``.
         bias: (out_channels,) or None.
         kernel_size, stride, padding, dilation: one number per axis, read-only.
+        packed: what it keeps of the weight between calls of inference on tensor cores; no state.
 
     A 2D convolution is a 3D one with a flat z: coordinates z = 0 and kernel (k, k, 1).
     """
@@ -97,6 +99,7 @@ class Conv3d(Windowed):
         self.bias = (
             nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         )
+        self.packed = PackedWeight()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -132,6 +135,7 @@ class Conv3d(Windowed):
             target=target,
             residual=residual,
             relu=relu,
+            packed=self.packed,
         )
 
     def extra_repr(self) -> str:
