@@ -29,14 +29,26 @@ struct ConvOutput {
   TSL_HOST_DEVICE void write(int64_t row, int channel, const float* sums) const {
     constexpr int kWord = Operand<S>::kWord;
     const int64_t at = row * channels + channel;
-    if (channels % kOutputChannels == 0) {
-      if (channel >= channels) return;
+    const int left = channels - channel;
+    if (left <= 0) return;
+    float values[kOutputChannels];
+    TSL_UNROLL
+    for (int c = 0; c < kOutputChannels; ++c) values[c] = sums[c];
+    TSL_ROLLED
+    for (int i = 0; i < num_biases; ++i) {
       TSL_UNROLL
-      for (int c = 0; c < kOutputChannels; c += kWord) write_word(at + c, channel + c, sums + c);
+      for (int c = 0; c < kOutputChannels; ++c) {
+        if (c < left) values[c] += widened<float>(biases[i][channel + c]);
+      }
+    }
+    if (channels % kOutputChannels == 0) {
+      TSL_UNROLL
+      for (int c = 0; c < kOutputChannels; c += kWord) write_word(at + c, values + c);
       return;
     }
-    for (int c = 0; c < kOutputChannels && channel + c < channels; ++c) {
-      out[at + c] = finished(sums[c], channel + c, residual ? residual[at + c] : S{});
+    TSL_UNROLL
+    for (int c = 0; c < kOutputChannels; ++c) {
+      if (c < left) out[at + c] = finished(values[c], residual ? residual[at + c] : S{});
     }
   }
 
@@ -45,22 +57,21 @@ struct ConvOutput {
     S numbers[Operand<S>::kWord];
   };
 
-  TSL_HOST_DEVICE void write_word(int64_t at, int channel, const float* sums) const {
+  TSL_HOST_DEVICE void write_word(int64_t at, const float* values) const {
     Word word;
     Word other{};
     if (residual) other = *reinterpret_cast<const Word*>(residual + at);
     TSL_UNROLL
     for (int c = 0; c < Operand<S>::kWord; ++c) {
-      word.numbers[c] = finished(sums[c], channel + c, other.numbers[c]);
+      word.numbers[c] = finished(values[c], other.numbers[c]);
     }
     *reinterpret_cast<Word*>(out + at) = word;
   }
 
-  TSL_HOST_DEVICE S finished(float sum, int channel, S other) const {
-    for (int i = 0; i < num_biases; ++i) sum += widened<float>(biases[i][channel]);
-    if (residual) sum += widened<float>(other);
-    if (relu && sum <= 0.0f) sum = 0.0f;
-    return narrowed<S>(sum);
+  TSL_HOST_DEVICE S finished(float value, S other) const {
+    if (residual) value += widened<float>(other);
+    if (relu && value <= 0.0f) value = 0.0f;
+    return narrowed<S>(value);
   }
 };
 

@@ -43,7 +43,6 @@ class Conv3d(Windowed):
             ``dense.permute(2, 3, 4, 1, 0).reshape(kernel_volume, in_channels // groups, -1)``.
         bias: (out_channels,) or None.
         kernel_size, stride, padding, dilation: one number per axis, read-only.
-        packed: what it keeps of the weight between calls of inference on tensor cores; no state.
 
     A 2D convolution is a 3D one with a flat z: coordinates z = 0 and kernel (k, k, 1).
     """
@@ -99,7 +98,7 @@ class Conv3d(Windowed):
         self.bias = (
             nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         )
-        self.packed = PackedWeight()
+        self._packed = PackedWeight()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -137,6 +136,16 @@ class Conv3d(Windowed):
             relu=relu,
             packed=self.packed,
         )
+
+    @property
+    def packed(self) -> PackedWeight | None:
+        """What it keeps of its weight for tensor cores: in evaluation mode, and no state."""
+        return None if self.training else self._packed
+
+    def train(self, mode: bool = True) -> Conv3d:  # noqa: FBT001, FBT002 - as in torch.nn.Module
+        """Set the mode, and forget what was kept of the weight."""
+        self._packed.forget()
+        return super().train(mode)
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows."""

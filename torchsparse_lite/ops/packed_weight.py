@@ -21,8 +21,9 @@ class PackedWeight:
     """What a layer keeps of its weight; as much memory as the weight itself.
 
     It holds the latest weight that was asked for, knows it by identity (weakly) and version, and
-    packs it anew after a change in place, such as an optimizer's step. Changes through ``.data``
-    are not seen, as autograd does not see them. A copy of the layer begins without.
+    packs it anew after a change in place. Some changes raise no version: those through ``.data``,
+    and the steps of fused optimizers. So layers forget what is kept when they change between
+    training and evaluation, and when a gradient is wanted. A copy of a layer begins without.
     """
 
     def __init__(self) -> None:
@@ -39,10 +40,10 @@ class PackedWeight:
             weight: (kernel_volume, in_channels, out_channels) on CUDA.
             widths: input channels of each part, in their order.
         """
-        if not _is_lasting(weight):
-            return []
         if torch.is_grad_enabled() and weight.requires_grad:
-            self._kept = None
+            self.forget()
+            return []
+        if not _is_lasting(weight):
             return []
         key = (weight._version, weight.data_ptr(), tuple(widths), _stream(weight))
         kept = self._kept  # read once: another thread may replace it
@@ -50,6 +51,10 @@ class PackedWeight:
             kept = weakref.ref(weight), key, gemm.pack_parts(weight, widths)
             self._kept = kept
         return kept[2]
+
+    def forget(self) -> None:
+        """Keep nothing."""
+        self._kept = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PackedWeight:
         return PackedWeight()

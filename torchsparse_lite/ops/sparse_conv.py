@@ -89,7 +89,7 @@ def _sparse_conv_cpu(
     mirrored: bool,
     relu: bool,
     tap_ptr: Tensor | None,
-    packed: Tensor | None = None,
+    packed: Tensor | None,
 ) -> Tensor:
     if _is_channelwise(feats, weight, groups):
         taps = (weight.flip(0) if mirrored else weight).squeeze(1)
@@ -134,7 +134,7 @@ def _sparse_conv_cuda(
     mirrored: bool,
     relu: bool,
     tap_ptr: Tensor | None,
-    packed: Tensor | None = None,
+    packed: Tensor | None,
 ) -> Tensor:
     lists, view = pairs[:LISTS], pairs[LISTS:]
     if has_cuda() and _is_channelwise(feats, weight, groups):
@@ -189,7 +189,7 @@ def _sparse_conv_fake(
     mirrored: bool,
     relu: bool,
     tap_ptr: Tensor | None,
-    packed: Tensor | None = None,
+    packed: Tensor | None,
 ) -> Tensor:
     out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
     return feats.new_empty((num_out, out_channels))
@@ -197,7 +197,7 @@ def _sparse_conv_fake(
 
 def _sparse_conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     feats, weight, _, _, pairs, backward_pairs, num_out, groups, *flags = inputs
-    is_symmetric, full_tap, transposed, mirrored, relu, tap_ptr, *_ = flags
+    is_symmetric, full_tap, transposed, mirrored, relu, tap_ptr, _ = flags
     kept = output if relu else None
     ctx.save_for_backward(feats, weight, kept, tap_ptr, *pairs, *backward_pairs)
     ctx.num_out, ctx.groups, ctx.num_arrays = num_out, groups, len(pairs)
@@ -230,6 +230,7 @@ def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
             ctx.mirrored != ctx.is_symmetric,
             False,
             tap_ptr,
+            None,
         )
     if wants_weight:
         if ctx.transposed:
@@ -253,7 +254,7 @@ def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 _sparse_conv = define_op(
     "sparse_conv(Tensor feats, Tensor weight, Tensor? bias, Tensor? residual, Tensor[] pairs, "
     "Tensor[] backward_pairs, SymInt num_out, int groups, bool is_symmetric, int full_tap, "
-    "bool transposed, bool mirrored, bool relu, Tensor? tap_ptr, Tensor? packed=None) -> Tensor",
+    "bool transposed, bool mirrored, bool relu, Tensor? tap_ptr, Tensor? packed) -> Tensor",
     cpu=_sparse_conv_cpu,
     cuda=_sparse_conv_cuda,
     fake=_sparse_conv_fake,
@@ -310,7 +311,7 @@ def sparse_conv(
         False,
         relu,
         pairs.tap_ptr,
-        *kept,
+        kept[0] if kept else None,
     )
     return result
 
@@ -380,12 +381,12 @@ def _weight_grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         backward_pairs = transposed_tiles(pairs, feats.shape[0])
         grad_feats = _sparse_conv(
             grad_out, weight, None, None, backward_pairs, pairs, feats.shape[0], ctx.groups,
-            False, -1, True, False, False, tap_ptr,
+            False, -1, True, False, False, tap_ptr, None,
         )  # fmt: skip
     if wants_grad_out:
         grad_grad_out = _sparse_conv(
             feats, weight, None, None, pairs, [], grad_out.shape[0], ctx.groups,
-            False, -1, False, False, False, tap_ptr,
+            False, -1, False, False, False, tap_ptr, None,
         )  # fmt: skip
     return grad_feats, grad_grad_out, [None] * len(pairs), None, None
 
