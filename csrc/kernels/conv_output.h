@@ -29,26 +29,18 @@ struct ConvOutput {
   TSL_HOST_DEVICE void write(int64_t row, int channel, const float* sums) const {
     constexpr int kWord = Operand<S>::kWord;
     const int64_t at = row * channels + channel;
-    const int left = channels - channel;
-    if (left <= 0) return;
-    float values[kOutputChannels];
-    TSL_UNROLL
-    for (int c = 0; c < kOutputChannels; ++c) values[c] = sums[c];
-    TSL_ROLLED
-    for (int i = 0; i < num_biases; ++i) {
-      TSL_UNROLL
-      for (int c = 0; c < kOutputChannels; ++c) {
-        if (c < left) values[c] += widened<float>(biases[i][channel + c]);
-      }
-    }
     if (channels % kOutputChannels == 0) {
+      if (channel >= channels) return;
       TSL_UNROLL
-      for (int c = 0; c < kOutputChannels; c += kWord) write_word(at + c, values + c);
+      for (int c = 0; c < kOutputChannels; c += kWord) write_word(at + c, channel + c, sums + c);
       return;
     }
-    TSL_UNROLL
-    for (int c = 0; c < kOutputChannels; ++c) {
-      if (c < left) out[at + c] = finished(values[c], residual ? residual[at + c] : S{});
+    TSL_ROLLED
+    for (int c = 0; c < kOutputChannels && channel + c < channels; ++c) {
+      float value = sums[c];
+      TSL_ROLLED
+      for (int i = 0; i < num_biases; ++i) value += widened<float>(biases[i][channel + c]);
+      out[at + c] = finished(value, residual ? residual[at + c] : S{});
     }
   }
 
@@ -57,14 +49,21 @@ struct ConvOutput {
     S numbers[Operand<S>::kWord];
   };
 
-  TSL_HOST_DEVICE void write_word(int64_t at, const float* values) const {
+  TSL_HOST_DEVICE void write_word(int64_t at, int channel, const float* sums) const {
+    constexpr int kWord = Operand<S>::kWord;
+    float values[kWord];
+    TSL_UNROLL
+    for (int c = 0; c < kWord; ++c) values[c] = sums[c];
+    TSL_ROLLED
+    for (int i = 0; i < num_biases; ++i) {
+      TSL_UNROLL
+      for (int c = 0; c < kWord; ++c) values[c] += widened<float>(biases[i][channel + c]);
+    }
     Word word;
     Word other{};
     if (residual) other = *reinterpret_cast<const Word*>(residual + at);
     TSL_UNROLL
-    for (int c = 0; c < Operand<S>::kWord; ++c) {
-      word.numbers[c] = finished(values[c], other.numbers[c]);
-    }
+    for (int c = 0; c < kWord; ++c) word.numbers[c] = finished(values[c], other.numbers[c]);
     *reinterpret_cast<Word*>(out + at) = word;
   }
 
