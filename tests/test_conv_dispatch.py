@@ -38,16 +38,19 @@ def test_which_convolutions_go_to_tensor_cores(calls):
     order = torch.arange(found.num_out, dtype=torch.int32)
     view = [*pairs.forward, *found.neighbors, order]
     arguments = (found.num_out, 1, True, found.full_tap)
-    out = on_cuda(feats, weight, bias, residual, view, [], *arguments, False, True, False, None)
+    flags = (False, True, False, None, None)
+    out = on_cuda(feats, weight, bias, residual, view, [], *arguments, *flags)
     assert out.shape == (found.num_out, 6)
     assert calls == [({"transposed": False, "mirrored": True}, 6)]
-    adjoint = on_cuda(out, weight, None, None, view, [], *arguments, True, False, False, None)
+    flags = (True, False, False, None, None)
+    adjoint = on_cuda(out, weight, None, None, view, [], *arguments, *flags)
     assert adjoint.shape == (found.num_out, 4)
     assert calls[1:] == [({"transposed": True, "mirrored": False}, 4)]
-    plain = on_cuda(
-        feats, weight, bias, residual, list(pairs.forward), [], *arguments, False, False, True, None
-    )
+    flags = (False, False, True, None, None)
+    plain = on_cuda(feats, weight, bias, residual, list(pairs.forward), [], *arguments, *flags)
     assert len(calls) == 2
+    on_cuda(feats, weight, None, None, view, [], *arguments, *flags[:-1], feats)
+    assert calls[2][0] is feats  # the packed weight that is given
     expected = sparse_conv(feats, weight, pairs, bias=bias, residual=residual, relu=True)
     clouds.assert_close(plain, expected, tolerance=1e-12)
 

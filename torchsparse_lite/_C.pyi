@@ -129,13 +129,12 @@ def hash_build(coords: Tensor, table: _Table, threads: int) -> None: ...
 def hash_capacity(count: int) -> int: ...
 def hash_lookup(table: _Table, coords: Tensor, found: Tensor, threads: int) -> None: ...
 def implicit_gemm(
-    feats: Tensor,
-    packed: Tensor,
-    bias: Tensor | None,
+    feats: Sequence[Tensor],
+    packed: Sequence[Tensor],
+    part_tables: Sequence[int],
+    tables: Sequence[_Table],
+    biases: Sequence[Tensor],
     residual: Tensor | None,
-    mask: Tensor,
-    ptr: Tensor,
-    rows: Tensor,
     order: Tensor,
     relu: bool,
     tile: int,

@@ -203,6 +203,11 @@ class KernelMap:
         """Number of multiplications of one input row with one tap's weight."""
         return self.in_index.shape[0]
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether its only tap leads from every row to itself."""
+        return self.is_symmetric and self.full_tap == 0 and self.geometry.kernel_volume == 1
+
     @cached_property
     def host_tap_ptr(self) -> Tensor:
         """``tap_ptr`` on the CPU, for loops over the taps; waits for a GPU, once per map."""
@@ -346,6 +351,7 @@ class KernelMap:
             self.is_symmetric,
             self.full_tap,
             None if self.has_room else self.host_tap_ptr,
+            self.is_identity,
         )
 
 

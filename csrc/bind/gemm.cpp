@@ -3,6 +3,7 @@
 // here, and entries by the kernels.
 #include <pybind11/stl.h>
 
+#include <array>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -106,44 +107,109 @@ void order_rows(const TensorView& mask, const TensorView& tap_ptr, int64_t block
   });
 }
 
-void implicit_gemm(const TensorView& feats, const TensorView& packed,
-                   const std::optional<TensorView>& bias, const std::optional<TensorView>& residual,
-                   const TensorView& mask, const TensorView& ptr, const TensorView& rows,
+/// What is summed: of each part features, weight and the number of its table, or kNoTable; and
+/// mask, ptr and rows of each table.
+struct SumArrays {
+  const std::vector<TensorView>& feats;
+  const std::vector<TensorView>& packed;
+  const std::vector<int>& part_tables;
+  const std::vector<std::array<TensorView, 3>>& tables;
+};
+
+void check_parts(const SumArrays& sum, size_t num_biases) {
+  const size_t parts = sum.feats.size();
+  TSL_CHECK(parts >= 1 && parts <= kMaxParts && num_biases <= kMaxBiases, ValueError,
+            "implicit_gemm: feats must have 1 to ", kMaxParts,
+            " parts, with as many biases or fewer, ", "got ", parts, " and ", num_biases,
+            ". Concatenate some of them.");
+  TSL_CHECK(sum.packed.size() == parts && sum.part_tables.size() == parts, ValueError,
+            "implicit_gemm: packed and part_tables must have one entry for each of ", parts,
+            " parts, got ", sum.packed.size(), " and ", sum.part_tables.size(), ". Pass all.");
+  std::vector<bool> is_read(sum.tables.size());
+  for (const int table : sum.part_tables) {
+    const bool is_table = table >= 0 && table < static_cast<int>(is_read.size());
+    TSL_CHECK(is_table || table == kNoTable, ValueError, "implicit_gemm: part_tables must be ",
+              kNoTable, " to ", static_cast<int>(is_read.size()) - 1, ", got ", table,
+              ". Number the tables from 0.");
+    if (is_table) is_read[static_cast<size_t>(table)] = true;
+  }
+  for (size_t table = 0; table < is_read.size(); ++table) {
+    TSL_CHECK(is_read[table], ValueError, "implicit_gemm: tables must each be read by a part, got ",
+              "none for number ", table, ". Leave it out.");
+  }
+}
+
+/// Shapes of the parts, and their views; what is not of a part is left empty.
+template <class S>
+ImplicitGemm<S> described_sum(const SumArrays& sum, int64_t num_out, int64_t out_channels) {
+  const char* const function = "implicit_gemm";
+  ImplicitGemm<S> gemm{};
+  gemm.tables[0] = empty_table();
+  gemm.num_tables = sum.tables.empty() ? 1 : static_cast<int>(sum.tables.size());
+  gemm.num_parts = static_cast<int>(sum.feats.size());
+  gemm.num_out = num_out;
+  for (size_t p = 0; p < sum.feats.size(); ++p) {
+    const TensorView& feats = sum.feats[p];
+    const TensorView& packed = sum.packed[p];
+    const int number = sum.part_tables[p];
+    const int64_t volume = number == kNoTable ? 1 : packed.shape[0];
+    check_taps(volume, "implicit_gemm: packed");
+    feats.expect("implicit_gemm: feats", sum.feats[0].dtype,
+                 {number == kNoTable ? num_out : -1, -1}, kCuda);
+    check_words(feats, "implicit_gemm: feats");
+    check_packed<S>(packed, volume, feats.shape[1], out_channels, "implicit_gemm: packed");
+    gemm.parts[p] = {number, static_cast<int>(feats.shape[1]), feats.as<S>(), packed.as<Words4>()};
+    if (number == kNoTable) continue;
+    const auto& [mask, ptr, rows] = sum.tables[static_cast<size_t>(number)];
+    mask.expect("implicit_gemm: mask", DType::kInt32, {num_out, -1}, kCuda);
+    GemmTable& table = gemm.tables[number];
+    const bool is_new = table.kernel_volume == 0;
+    TSL_CHECK(is_new || (table.kernel_volume == volume && table.num_in == feats.shape[0]),
+              ValueError, "implicit_gemm: feats must be ", table.num_in, " rows and packed ",
+              table.kernel_volume, " taps, as of the other parts of table ", number, ", got ",
+              feats.shape[0], " and ", volume, ". Pass features side by side.");
+    table = {described_table({mask, ptr, rows}, static_cast<int>(volume), function, kCuda),
+             rows.shape[0], static_cast<int>(volume), feats.shape[0]};
+  }
+  return gemm;
+}
+
+void implicit_gemm(const std::vector<TensorView>& feats, const std::vector<TensorView>& packed,
+                   const std::vector<int>& part_tables,
+                   const std::vector<std::array<TensorView, 3>>& tables,
+                   const std::vector<TensorView>& biases, const std::optional<TensorView>& residual,
                    const TensorView& order, bool relu, int tile, const TensorView& out,
                    const py::function& scratch) {
   const char* const function = "implicit_gemm";
   TSL_CHECK(tile >= 0 && tile < kTileShapes, ValueError, "implicit_gemm: tile must be 0 to ",
             kTileShapes - 1, ", got ", tile, ". See gemm_tiles().");
-  const DType dtype = feats.dtype;
-  feats.expect("implicit_gemm: feats", dtype, {-1, -1}, kCuda);
-  check_words(feats, "implicit_gemm: feats");
-  const int64_t volume = packed.shape[0];
-  check_taps(volume, "implicit_gemm: packed");
+  const SumArrays sum{feats, packed, part_tables, tables};
+  check_parts(sum, biases.size());
+  const DType dtype = feats[0].dtype;
   out.expect("implicit_gemm: out", dtype, {-1, -1}, kCuda);
   const int64_t num_out = out.shape[0];
   const int64_t out_channels = out.shape[1];
-  if (bias) bias->expect("implicit_gemm: bias", dtype, {out_channels}, kCuda);
+  for (const TensorView& bias : biases) {
+    bias.expect("implicit_gemm: biases", dtype, {out_channels}, kCuda);
+  }
   if (residual) {
     residual->expect("implicit_gemm: residual", dtype, {num_out, out_channels}, kCuda);
     check_aligned(*residual, "implicit_gemm: residual");
   }
   check_aligned(out, "implicit_gemm: out");
   order.expect("implicit_gemm: order", DType::kInt32, {num_out}, kCuda);
-  const NeighborTable table =
-      described_table({mask, ptr, rows}, static_cast<int>(volume), function, kCuda);
-  on_cuda(feats, "implicit_gemm: feats", scratch, [&](const cuda::Call& call) {
+  on_cuda(feats[0], "implicit_gemm: feats", scratch, [&](const cuda::Call& call) {
     dispatch(dtype, function, [&](auto tag) {
       using S = decltype(tag);
-      check_packed<S>(packed, volume, feats.shape[1], out_channels, "implicit_gemm: packed");
-      const ConvOutput<S> output{bias ? bias->as<S>() : nullptr,
-                                 residual ? residual->as<S>() : nullptr, out.as<S>(),
-                                 static_cast<int>(out_channels), relu};
-      cuda::implicit_gemm(
-          call,
-          ImplicitGemm<S>{table, rows.shape[0], static_cast<int>(volume), order.as<int32_t>(),
-                          num_out, feats.as<S>(), feats.shape[0], static_cast<int>(feats.shape[1]),
-                          packed.as<Words4>(), output},
-          tile);
+      ImplicitGemm<S> gemm = described_sum<S>(sum, num_out, out_channels);
+      gemm.order = order.as<int32_t>();
+      for (size_t i = 0; i < biases.size(); ++i) gemm.out.biases[i] = biases[i].as<S>();
+      gemm.out.num_biases = static_cast<int>(biases.size());
+      gemm.out.residual = residual ? residual->as<S>() : nullptr;
+      gemm.out.out = out.as<S>();
+      gemm.out.channels = static_cast<int>(out_channels);
+      gemm.out.relu = relu;
+      cuda::implicit_gemm(call, gemm, tile);
     });
   });
 }
@@ -203,8 +269,8 @@ void register_gemm(py::module_& module) {
              py::arg("mirrored"), py::arg("packed"), py::arg("scratch"));
   module.def("order_rows", &order_rows, py::arg("mask"), py::arg("tap_ptr"), py::arg("block_rows"),
              py::arg("order"), py::arg("scratch"));
-  module.def("implicit_gemm", &implicit_gemm, py::arg("feats"), py::arg("packed"), py::arg("bias"),
-             py::arg("residual"), py::arg("mask"), py::arg("ptr"), py::arg("rows"),
+  module.def("implicit_gemm", &implicit_gemm, py::arg("feats"), py::arg("packed"),
+             py::arg("part_tables"), py::arg("tables"), py::arg("biases"), py::arg("residual"),
              py::arg("order"), py::arg("relu"), py::arg("tile"), py::arg("out"),
              py::arg("scratch"));
   module.def("gemm_tiles", [] { return sizes_of(TileShapes()); });

@@ -11,7 +11,7 @@ namespace {
 
 template <class S, class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, kResidentThreads / Shape::kThreads)
-    gemm_kernel(const ImplicitGemm<S> gemm) {
+    gemm_kernel(const __grid_constant__ ImplicitGemm<S> gemm) {
   WarpBlock block;
   ImplicitGemmTile<S, Shape, WarpBlock>(block, gemm, blockIdx.x, static_cast<int>(blockIdx.y))
       .run();

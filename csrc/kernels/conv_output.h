@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // How sums become the output of a convolution:
-//   out = relu(sum + bias + residual), rounded once; NaN passes the relu
+//   out = relu(sum + biases + residual), rounded once; NaN passes the relu
 // for 8 channels of a row at a time, in words of 16 bytes where the channels are whole words.
 #pragma once
 
@@ -13,11 +13,13 @@
 namespace tsl {
 
 constexpr int kOutputChannels = 8;  // written at once
+constexpr int kMaxBiases = 4;       // of convolutions that are summed
 
 /// S is float or a 16-bit type. Pointers are 16-byte aligned.
 template <class S>
 struct ConvOutput {
-  const S* bias;      // (channels,) or null
+  const S* biases[kMaxBiases];  // (channels,) each
+  int num_biases;
   const S* residual;  // (rows, channels) or null
   S* out;             // (rows, channels)
   int channels;
@@ -33,8 +35,12 @@ struct ConvOutput {
       for (int c = 0; c < kOutputChannels; c += kWord) write_word(at + c, channel + c, sums + c);
       return;
     }
+    TSL_ROLLED
     for (int c = 0; c < kOutputChannels && channel + c < channels; ++c) {
-      out[at + c] = finished(sums[c], channel + c, residual ? residual[at + c] : S{});
+      float value = sums[c];
+      TSL_ROLLED
+      for (int i = 0; i < num_biases; ++i) value += widened<float>(biases[i][channel + c]);
+      out[at + c] = finished(value, residual ? residual[at + c] : S{});
     }
   }
 
@@ -44,21 +50,27 @@ struct ConvOutput {
   };
 
   TSL_HOST_DEVICE void write_word(int64_t at, int channel, const float* sums) const {
+    constexpr int kWord = Operand<S>::kWord;
+    float values[kWord];
+    TSL_UNROLL
+    for (int c = 0; c < kWord; ++c) values[c] = sums[c];
+    TSL_ROLLED
+    for (int i = 0; i < num_biases; ++i) {
+      TSL_UNROLL
+      for (int c = 0; c < kWord; ++c) values[c] += widened<float>(biases[i][channel + c]);
+    }
     Word word;
     Word other{};
     if (residual) other = *reinterpret_cast<const Word*>(residual + at);
     TSL_UNROLL
-    for (int c = 0; c < Operand<S>::kWord; ++c) {
-      word.numbers[c] = finished(sums[c], channel + c, other.numbers[c]);
-    }
+    for (int c = 0; c < kWord; ++c) word.numbers[c] = finished(values[c], other.numbers[c]);
     *reinterpret_cast<Word*>(out + at) = word;
   }
 
-  TSL_HOST_DEVICE S finished(float sum, int channel, S other) const {
-    if (bias) sum += widened<float>(bias[channel]);
-    if (residual) sum += widened<float>(other);
-    if (relu && sum <= 0.0f) sum = 0.0f;
-    return narrowed<S>(sum);
+  TSL_HOST_DEVICE S finished(float value, S other) const {
+    if (residual) value += widened<float>(other);
+    if (relu && value <= 0.0f) value = 0.0f;
+    return narrowed<S>(value);
   }
 };
 

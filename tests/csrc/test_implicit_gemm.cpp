@@ -7,41 +7,14 @@
 #include <set>
 #include <vector>
 
-#include "warp_block.h"
 #include "check.h"
 #include "convolutions.h"
-#include "executor.h"
-#include "kernels/row_order.h"
+#include "gemm_tiles.h"
 #include "refusal.h"
 #include "tensor_cores.h"
 
 namespace tsl::test {
 namespace {
-
-constexpr int64_t kBlockRows = 64;
-
-template <class S>
-std::vector<Words4> packed(const std::vector<S>& weight, const Problem<S>& p, int in_channels,
-                           bool transposed = false, bool mirrored = false) {
-  const FragmentLayout layout = FragmentLayout::of<S>(in_channels, p.shape.cout);
-  std::vector<Words4> words(static_cast<size_t>(layout.size(p.map.kernel_volume)));
-  const PackWeight<S> pack{weight.data(), p.map.kernel_volume, p.shape.cin,
-                           p.shape.cout,  transposed,          mirrored,
-                           words.data()};
-  for (int64_t i = 0; i < size_of(words); ++i) pack(i);
-  return words;
-}
-
-std::vector<int32_t> order_of(const Map& map) {
-  const OwnedTable table = table_of(map.pairs, map.num_out, map.kernel_volume);
-  const OwnedPairs lists = pairs_of(map.pairs, map.num_out, map.kernel_volume, kBlockRows);
-  std::vector<int32_t> order(static_cast<size_t>(map.num_out), -5);
-  Executor executor(2);
-  order_rows(executor, table.view(), lists.tap_ptr.data(), map.kernel_volume, map.num_out,
-             kBlockRows, order.data());
-  CHECK_EQ(executor.waits(), 0);
-  return order;
-}
 
 template <class Shape, class S>
 std::vector<S> by_tiles(const Problem<S>& p, const std::vector<int32_t>& order,
@@ -51,30 +24,20 @@ std::vector<S> by_tiles(const Problem<S>& p, const std::vector<int32_t>& order,
   Aligned<S> feats(filled_up(p.feats, p.shape.cin, in_channels));
   Aligned<S> residual(p.residual);
   Aligned<S> out(std::vector<S>(p.out_size(), stored(777.0, S{})));
-  const ImplicitGemm<S> gemm{table.view(),
-                             size_of(p.map.pairs),
-                             p.map.kernel_volume,
+  const ImplicitGemm<S> gemm{{gemm_table(table, p.map)},
+                             1,
+                             1,
+                             {{0, in_channels, feats.data(), weight.data()}},
                              order.data(),
                              p.map.num_out,
-                             feats.data(),
-                             p.map.num_in,
-                             in_channels,
-                             weight.data(),
-                             {p.or_null(p.bias), p.shape.has_residual ? residual.data() : nullptr,
-                              out.data(), p.shape.cout, p.shape.relu}};
-  for (int64_t row_tile = 0; row_tile < Shape::row_tiles(p.map.num_out); ++row_tile) {
-    for (int tile = 0; tile < Shape::channel_tiles(p.shape.cout); ++tile) {
-      WarpBlock block(Shape::kWarps, backwards);
-      ImplicitGemmTile<S, Shape, WarpBlock>(block, gemm, row_tile, tile).run();
-    }
-  }
+                             {{p.or_null(p.bias)},
+                              p.shape.has_bias ? 1 : 0,
+                              p.shape.has_residual ? residual.data() : nullptr,
+                              out.data(),
+                              p.shape.cout,
+                              p.shape.relu}};
+  run_tiles<Shape>(gemm, backwards);
   return out.values();
-}
-
-/// run(shape tag)
-template <class Run, class... Shapes>
-void for_tile_shapes(const Run& run, std::tuple<Shapes...>) {
-  (run(Shapes{}), ...);
 }
 
 template <class S>
@@ -84,7 +47,7 @@ void check_problem(const Map& map, const Shape& shape) {
   make_coarse(&problem.feats);
   make_coarse(&problem.weight);
   const Sums expected = exact_conv(problem);
-  const std::vector<Words4> weight = packed(problem.weight, problem, shape.cin);
+  const std::vector<Words4> weight = packed(problem.weight, problem);
   const std::vector<int32_t> order = order_of(map);
   const auto check_tile = [&](auto tag) {
     using Tile = decltype(tag);
@@ -146,7 +109,7 @@ TEST(taps_and_rows_without_an_input) {
 TEST(stored_weights_may_be_mirrored_and_transposed) {
   const Map map = submanifold_map(lidar_surface(75, 8, 40, 3.0), 3);
   const Problem<BFloat16> problem(map, Shape{19, 35}, 76);
-  const std::vector<Words4> expected = packed(problem.weight, problem, 19);
+  const std::vector<Words4> expected = packed(problem.weight, problem);
   for (const bool transposed : {false, true}) {
     for (const bool mirrored : {false, true}) {
       std::vector<BFloat16> weight(problem.weight.size());
@@ -160,7 +123,7 @@ TEST(stored_weights_may_be_mirrored_and_transposed) {
           }
         }
       }
-      const std::vector<Words4> words = packed(weight, problem, 19, transposed, mirrored);
+      const std::vector<Words4> words = packed(weight, problem, transposed, mirrored);
       CHECK(same_bits(words, expected));
     }
   }
@@ -169,7 +132,7 @@ TEST(stored_weights_may_be_mirrored_and_transposed) {
 TEST(an_output_depends_on_its_own_row_only) {
   const Map map = submanifold_map(lidar_surface(77, 12, 60, 3.0), 3);
   const Problem<Float16> problem(map, Shape{32, 40}, 78);
-  const std::vector<Words4> weight = packed(problem.weight, problem, 32);
+  const std::vector<Words4> weight = packed(problem.weight, problem);
   std::vector<int32_t> order = order_of(map);
   const std::vector<Float16> expected = by_tiles<TileShape<1, 1>>(problem, order, weight);
   for (int seed = 0; seed < 3; ++seed) {
@@ -182,7 +145,7 @@ TEST(an_output_depends_on_its_own_row_only) {
 TEST(arrays_that_do_not_belong_together_are_refused) {
   const Map map = submanifold_map(lidar_surface(83, 8, 40, 3.0), 3);
   const Problem<BFloat16> problem(map, Shape{8, 8}, 84);
-  const std::vector<Words4> weight = packed(problem.weight, problem, 8);
+  const std::vector<Words4> weight = packed(problem.weight, problem);
   const std::vector<int32_t> order = order_of(map);
   const auto refused = [&](const Problem<BFloat16>& p, const std::vector<int32_t>& rows) {
     return refusal([&] { by_tiles<TileShape<1, 1>>(p, rows, weight); });
@@ -203,7 +166,7 @@ TEST(nan_and_infinity_pass) {
   Problem<BFloat16> problem(map, Shape{32, 32, 1, true, false, true}, 81);
   at(problem.feats, 5 * 32 + 3) = stored(std::nan(""), BFloat16{});
   const std::vector<BFloat16> out =
-      by_tiles<TileShape<1, 1>>(problem, order_of(map), packed(problem.weight, problem, 32));
+      by_tiles<TileShape<1, 1>>(problem, order_of(map), packed(problem.weight, problem));
   std::set<int32_t> reached;
   for (const Pair& pair : map.pairs) {
     if (pair.in == 5) reached.insert(pair.out);
@@ -255,7 +218,7 @@ TEST(float_is_rounded_to_tf32) {
     for (float& value : *values) value = rounded_to_tf32(value);
   }
   const auto convolved = [&](const Problem<float>& p) {
-    return by_tiles<TileShape<1, 1>>(p, order_of(map), packed(p.weight, p, 32));
+    return by_tiles<TileShape<1, 1>>(p, order_of(map), packed(p.weight, p));
   };
   CHECK(!same_bits(problem.feats, coarse.feats));
   CHECK(same_bits(convolved(problem), convolved(coarse)));

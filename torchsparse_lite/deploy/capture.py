@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -37,8 +36,8 @@ def capture(model: nn.Module, capacity: int | None = None) -> Captured:
 
     Args:
         model: in eval mode; takes a SparseTensor or a PointTensor, returns tensors of any of the
-            three kinds, alone or in tuples, lists and dicts. Changed weights are noticed and
-            recorded anew.
+            three kinds, alone or in tuples, lists and dicts. Weights are read as they are at each
+            call; where they have moved, the model is recorded anew.
         capacity: rows (points or sites) that there is room for; by default a quarter more than
             those of the first input. All else gets room in proportion.
 
@@ -72,6 +71,7 @@ class Captured(nn.Module):
         self.capacity = capacity
         self.fallbacks = 0
         self._recording: Recording | None = None
+        self._memory: tuple[int, ...] = ()
 
     def forward(self, x: SparseTensor | PointTensor) -> Any:
         """As of ``model``, without gradients."""
@@ -93,10 +93,10 @@ class Captured(nn.Module):
         """The result, or None if it does not fit."""
         if not 0 < len(x) <= capacity:
             return None
-        weights = _state(self.model)
-        if self._recording is None or self._recording.weights != weights:
-            self._recording = None  # its memory first
-            self._recording = Recording(self.model, x, capacity, weights)
+        memory = tuple(t.data_ptr() for t in (*self.model.parameters(), *self.model.buffers()))
+        if self._recording is None or memory != self._memory:
+            self._recording = None  # frees what it holds
+            self._recording, self._memory = Recording(self.model, x, capacity), memory
         return self._recording.play(x)
 
     def _capacity_for(self, x: SparseTensor | PointTensor) -> int:
@@ -107,9 +107,3 @@ class Captured(nn.Module):
     def extra_repr(self) -> str:
         """What ``print(module)`` shows."""
         return f"capacity={self.capacity}"
-
-
-def _state(model: nn.Module) -> Hashable:
-    """Changes when a weight does."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)

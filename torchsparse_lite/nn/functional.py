@@ -130,8 +130,9 @@ def convolve(
     target: Target | None = None,
     residual: SparseTensor | None = None,
     relu: bool = False,
+    packed: ops.PackedWeight | None = None,
 ) -> SparseTensor:
-    """:func:`conv3d` for a window that is already worked out."""
+    """:func:`conv3d` for a window that is already worked out, of a layer that keeps ``packed``."""
     _check_operands(x, weight, bias, window, groups)
     link = window.link("conv3d", x, target)
     if residual is not None:
@@ -144,6 +145,7 @@ def convolve(
         residual=None if residual is None else residual.feats,
         groups=groups,
         relu=relu,
+        packed=packed,
     )
     return link.outputs(feats)
 

@@ -15,13 +15,17 @@ from torchsparse_lite.ops.pairs import (
     tile_pairs,
     transpose_pairs,
 )
+from torchsparse_lite.ops.packed_weight import PackedWeight
 from torchsparse_lite.ops.point_search import ball_query, furthest_points, nearest_points
 from torchsparse_lite.ops.segment_reduce import segment_reduce, segments
 from torchsparse_lite.ops.sites import coarse_sites, extent, fine_sites
 from torchsparse_lite.ops.sparse_conv import sparse_conv, sparse_conv_weight_grad
+from torchsparse_lite.ops.sparse_conv_sum import ConvTerm, sparse_conv_sum, sums_in_one_pass
 from torchsparse_lite.ops.sparse_pool import sparse_max_pool, sparse_sum_pool
 
 __all__ = [
+    "ConvTerm",
+    "PackedWeight",
     "ball_query",
     "batch_norm",
     "coarse_sites",
@@ -45,9 +49,11 @@ __all__ = [
     "segment_reduce",
     "segments",
     "sparse_conv",
+    "sparse_conv_sum",
     "sparse_conv_weight_grad",
     "sparse_max_pool",
     "sparse_sum_pool",
+    "sums_in_one_pass",
     "table_of_pairs",
     "tile_pairs",
     "transpose_pairs",

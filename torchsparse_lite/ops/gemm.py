@@ -8,6 +8,9 @@ rows are copied.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -16,12 +19,44 @@ from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.gemm_tiles import tile_for
 from torchsparse_lite.ops.scratch import scratch_on
 
-__all__ = ["fits", "implicit_gemm", "order_rows", "pack_weight", "pair_gemm"]
+__all__ = [
+    "MAX_PARTS",
+    "Part",
+    "Table",
+    "fits",
+    "implicit_gemm",
+    "implicit_gemm_sum",
+    "order_rows",
+    "pack_parts",
+    "pack_weight",
+    "pair_gemm",
+]
 
 _WORD_BYTES, _BLOCK_BYTES = 16, 64  # of the input channels of a row
 _OUT_BLOCK = 32
 _FRAGMENTS = 2  # in a block
 _BLOCK_ROWS = 2048  # few enough that the features behind them stay in the cache of a Jetson
+
+MAX_PARTS = 4
+"""Of one sum, ``kMaxParts`` of ``csrc/kernels/gemm_tile.h``."""
+
+
+Table = tuple[Tensor, Tensor, Tensor]
+"""Mask, ptr and rows of a neighbour table."""
+
+
+class Part(NamedTuple):
+    """A part of a sum of convolutions.
+
+    Attributes:
+        feats: (num_in, in_channels) on CUDA.
+        packed: its weight, from :func:`pack_weight`.
+        table: the neighbours; None if row o reads row o, through the weight's only tap.
+    """
+
+    feats: Tensor
+    packed: Tensor
+    table: Table | None
 
 
 def fits(feats: Tensor, groups: int) -> bool:
@@ -70,6 +105,16 @@ def pack_weight(weight: Tensor, *, transposed: bool = False, mirrored: bool = Fa
     return packed
 
 
+def pack_parts(weight: Tensor, widths: Sequence[int]) -> list[Tensor]:
+    """:func:`pack_weight` of a weight that is cut along its input channels.
+
+    Args:
+        weight: (kernel_volume, in_channels, out_channels).
+        widths: input channels of each part.
+    """
+    return [pack_weight(part) for part in weight.detach().split(list(widths), dim=1)]
+
+
 def order_rows(mask: Tensor, tap_ptr: Tensor) -> Tensor:
     """Output rows of a map, those with the same taps together.
 
@@ -88,7 +133,7 @@ def order_rows(mask: Tensor, tap_ptr: Tensor) -> Tensor:
 def implicit_gemm(
     feats: Tensor,
     packed: Tensor,
-    table: tuple[Tensor, Tensor, Tensor],
+    table: Table,
     order: Tensor,
     *,
     out_channels: int,
@@ -113,13 +158,52 @@ def implicit_gemm(
     Returns:
         (num_out, out_channels), dtype of ``feats``; the same bits in every run.
     """
+    return implicit_gemm_sum(
+        [Part(feats, packed, table)],
+        order,
+        out_channels=out_channels,
+        biases=() if bias is None else (bias,),
+        residual=residual,
+        relu=relu,
+        tile=tile,
+    )
+
+
+def implicit_gemm_sum(
+    parts: Sequence[Part],
+    order: Tensor,
+    *,
+    out_channels: int,
+    biases: Sequence[Tensor] = (),
+    residual: Tensor | None = None,
+    relu: bool = False,
+    tile: int | None = None,
+) -> Tensor:
+    """Sum convolutions onto the same rows, in one pass.
+
+    Args:
+        parts: 1 to 4; of one dtype.
+        order: (num_out,) int32, from :func:`order_rows`, best for the largest table.
+        out_channels: of the weights.
+        biases: (out_channels,) each, as many as there are parts or fewer.
+        residual: (num_out, out_channels), added before the activation, or None.
+        relu: apply max(0, .) at the end.
+        tile: as for :func:`implicit_gemm`; None looks the first part up.
+
+    Returns:
+        (num_out, out_channels), dtype of the features; the same bits in every run.
+    """
+    feats = parts[0].feats
+    tables = {id(part.table[0]): part.table for part in parts if part.table is not None}
+    numbers = {mask: number for number, mask in enumerate(tables)}
     out = feats.new_empty((order.shape[0], out_channels))
     C.implicit_gemm(
-        _whole_words(feats),
-        packed,
-        None if bias is None else bias.contiguous(),
+        [_whole_words(part.feats) for part in parts],
+        [part.packed for part in parts],
+        [-1 if part.table is None else numbers[id(part.table[0])] for part in parts],
+        list(tables.values()),
+        [bias.contiguous() for bias in biases],
         None if residual is None else _aligned(residual),
-        *table,
         order,
         relu,
         tile_for(feats, out_channels, order.shape[0]) if tile is None else tile,

@@ -20,6 +20,7 @@ from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops import gemm, plain_conv
 from torchsparse_lite.ops.channelwise_conv import channelwise_conv, channelwise_weight_grad
 from torchsparse_lite.ops.columns import column_sums
+from torchsparse_lite.ops.packed_weight import PackedWeight, kept_weight
 from torchsparse_lite.ops.pairs import tap_begins, tile_pairs, tile_rows, transpose_pairs
 from torchsparse_lite.ops.registry import Autograd, define_op
 from torchsparse_lite.ops.widen import sum_dtype
@@ -41,6 +42,7 @@ class Pairs:
         full_tap: a tap that feeds every output row (the centre of a submanifold kernel), or -1.
         tap_ptr: (K + 1,) int64 on the CPU wherever the map is: where each tap begins, and the end,
             in both of the lists. None: a GPU is waited for at each call that loops over the taps.
+        is_identity: its only tap leads from every row to itself.
     """
 
     forward: tuple[Tensor, ...]
@@ -49,6 +51,7 @@ class Pairs:
     is_symmetric: bool = False
     full_tap: int = -1
     tap_ptr: Tensor | None = None
+    is_identity: bool = False
 
 
 LISTS = 3
@@ -82,6 +85,7 @@ def _sparse_conv_cpu(
     mirrored: bool,
     relu: bool,
     tap_ptr: Tensor | None,
+    packed: Tensor | None,
 ) -> Tensor:
     if _is_channelwise(feats, weight, groups):
         taps = (weight.flip(0) if mirrored else weight).squeeze(1)
@@ -126,6 +130,7 @@ def _sparse_conv_cuda(
     mirrored: bool,
     relu: bool,
     tap_ptr: Tensor | None,
+    packed: Tensor | None,
 ) -> Tensor:
     lists, view = pairs[:LISTS], pairs[LISTS:]
     is_channelwise = has_cuda() and _is_channelwise(feats, weight, groups)
@@ -141,9 +146,11 @@ def _sparse_conv_cuda(
         )
     if on_tensor_cores:
         mask, ptr, rows, order = view
+        if packed is None:
+            packed = gemm.pack_weight(weight, transposed=transposed, mirrored=mirrored)
         return gemm.implicit_gemm(
             feats,
-            gemm.pack_weight(weight, transposed=transposed, mirrored=mirrored),
+            packed,
             (mask, ptr, rows),
             order,
             out_channels=weight.shape[1 if transposed else 2],
@@ -184,14 +191,15 @@ def _sparse_conv_fake(
     mirrored: bool,
     relu: bool,
     tap_ptr: Tensor | None,
+    packed: Tensor | None,
 ) -> Tensor:
     out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
     return feats.new_empty((num_out, out_channels))
 
 
 def _sparse_conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    feats, weight, _, _, pairs, backward_pairs, num_out, groups, *flags, tap_ptr = inputs
-    is_symmetric, full_tap, transposed, mirrored, relu = flags
+    feats, weight, _, _, pairs, backward_pairs, num_out, groups, *flags = inputs
+    is_symmetric, full_tap, transposed, mirrored, relu, tap_ptr, _ = flags
     kept = output if relu else None
     ctx.save_for_backward(feats, weight, kept, tap_ptr, *pairs, *backward_pairs)
     ctx.num_out, ctx.groups, ctx.num_arrays = num_out, groups, len(pairs)
@@ -224,6 +232,7 @@ def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
             ctx.mirrored != ctx.is_symmetric,
             False,
             tap_ptr,
+            None,
         )
     if wants_weight:
         if ctx.transposed:
@@ -240,14 +249,14 @@ def _sparse_conv_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         grad if wants_residual else None,
         [None] * len(pairs),
         [None] * (len(arrays) - ctx.num_arrays),
-        *(None,) * 8,
+        *(None,) * 9,
     )
 
 
 _sparse_conv = define_op(
     "sparse_conv(Tensor feats, Tensor weight, Tensor? bias, Tensor? residual, Tensor[] pairs, "
     "Tensor[] backward_pairs, SymInt num_out, int groups, bool is_symmetric, int full_tap, "
-    "bool transposed, bool mirrored, bool relu, Tensor? tap_ptr) -> Tensor",
+    "bool transposed, bool mirrored, bool relu, Tensor? tap_ptr, Tensor? packed) -> Tensor",
     cpu=_sparse_conv_cpu,
     cuda=_sparse_conv_cuda,
     fake=_sparse_conv_fake,
@@ -266,6 +275,7 @@ def sparse_conv(
     groups: int = 1,
     transposed: bool = False,
     relu: bool = False,
+    packed: PackedWeight | None = None,
 ) -> Tensor:
     """Convolve: ``out[o] = bias + sum over pairs (i, o) of tap t: feats[i] @ weight[t]``.
 
@@ -280,12 +290,14 @@ def sparse_conv(
         transposed: the weight is stored with input and output channels exchanged, (kernel_volume,
             out_channels / groups, in_channels), as ``torch.nn.Linear`` does.
         relu: apply max(0, .) at the end.
+        packed: what the layer keeps of its weight for tensor cores, or None; not if transposed.
 
     Returns:
         (num_out, out_channels), dtype of ``feats``. Bitwise equal for any number of threads.
 
     Differentiable in feats, weight, bias and residual, twice.
     """
+    kept = kept_weight(None if transposed else packed, weight, [feats], groups)
     result: Tensor = _sparse_conv(
         feats,
         weight,
@@ -301,6 +313,7 @@ def sparse_conv(
         False,
         relu,
         pairs.tap_ptr,
+        kept[0] if kept else None,
     )
     return result
 
@@ -370,12 +383,12 @@ def _weight_grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         backward_pairs = transposed_tiles(pairs, feats.shape[0])
         grad_feats = _sparse_conv(
             grad_out, weight, None, None, backward_pairs, pairs, feats.shape[0], ctx.groups,
-            False, -1, True, False, False, tap_ptr,
+            False, -1, True, False, False, tap_ptr, None,
         )  # fmt: skip
     if wants_grad_out:
         grad_grad_out = _sparse_conv(
             feats, weight, None, None, pairs, [], grad_out.shape[0], ctx.groups,
-            False, -1, False, False, False, tap_ptr,
+            False, -1, False, False, False, tap_ptr, None,
         )  # fmt: skip
     return grad_feats, grad_grad_out, [None] * len(pairs), None, None
 
