@@ -110,7 +110,7 @@ def assert_same(found, wanted):
 
 def recorded(network, example, *, ratio=1.3):
     with torch.no_grad():
-        return Recording(network, example, int(ratio * len(example)), None)
+        return Recording(network, example, int(ratio * len(example)))
 
 
 def played(recording, x):
@@ -198,6 +198,8 @@ def test_bad_arguments_are_named():
     provoke(TypeError, ["capture: capacity", "2.5"], lambda: capture(network, 2.5))
     provoke(ValueError, ["capture: model", "eval"], lambda: capture(TwoLevels()))
     provoke(TypeError, ["Captured: x", "Tensor"], lambda: capture(network)(torch.ones(3, 4)))
+    captured = capture(trained(TwoLevels())).train()
+    provoke(ValueError, ["Captured: model", "eval"], lambda: captured(voxels(5)))
 
 
 def test_what_is_no_tensor_cannot_be_played():
@@ -243,12 +245,14 @@ class TestOnAGpu:
             assert_same(captured(x), eager(network, x))
             assert captured.fallbacks == number
 
-    def test_changed_weights_are_noticed(self):
+    def test_weights_are_read_as_they_are(self):
         network = trained(TwoLevels()).cuda().half()
         captured, x = capture(network), voxels(20).cuda().half()
         captured(x)
         with torch.no_grad():
             network.fine.weight.mul_(2)
+        assert_same(captured(x), eager(network, x))
+        network.coarse.weight = nn.Parameter(network.coarse.weight * 3)
         assert_same(captured(x), eager(network, x))
 
     def test_playing_waits_once(self):

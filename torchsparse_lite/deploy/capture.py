@@ -51,9 +51,7 @@ def capture(model: nn.Module, capacity: int | None = None) -> Captured:
         if capacity < 1:
             remedy = "Give the rows of the largest input."
             refuse("capture: capacity", "positive", capacity, remedy)
-    if model.training:
-        remedy = "Call .eval() on it, or fuse it: nn.fuse(model)."
-        refuse("capture: model", "in eval mode", "one in training mode", remedy)
+    _check_eval("capture: model", model)
     return Captured(model, capacity)
 
 
@@ -68,6 +66,7 @@ class Captured(nn.Module):
     def __init__(self, model: nn.Module, capacity: int | None) -> None:
         super().__init__()
         self.model = model
+        self.training = False
         self.capacity = capacity
         self.fallbacks = 0
         self._recording: Recording | None = None
@@ -76,6 +75,7 @@ class Captured(nn.Module):
     def forward(self, x: SparseTensor | PointTensor) -> Any:
         """As of ``model``, without gradients."""
         check_type("Captured: x", x, (SparseTensor, PointTensor), WRAP)
+        _check_eval("Captured: model", self.model)
         if not x.feats.is_cuda:
             return self._as_usual(x)
         played = self._played(x, self._capacity_for(x))
@@ -107,3 +107,9 @@ class Captured(nn.Module):
     def extra_repr(self) -> str:
         """What ``print(module)`` shows."""
         return f"capacity={self.capacity}"
+
+
+def _check_eval(where: str, model: nn.Module) -> None:
+    if model.training:
+        remedy = "Call .eval() on it, or fuse it: nn.fuse(model)."
+        refuse(where, "in eval mode", "one in training mode", remedy)

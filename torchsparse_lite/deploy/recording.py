@@ -30,15 +30,13 @@ class Recording:
         model: in eval mode.
         example: with at least one row; what sizes are planned by.
         capacity: rows that there is room for.
-        weights: what of the model was recorded, for the caller to compare.
 
     Raises:
         RuntimeError: the model waits for the GPU.
         TypeError: the model returns something else than tensors.
     """
 
-    def __init__(self, model: nn.Module, example: _Input, capacity: int, weights: Hashable) -> None:
-        self.weights = weights
+    def __init__(self, model: nn.Module, example: _Input, capacity: int) -> None:
         self._model = model
         self._signature = _signature(example)
         self._capacity = capacity

@@ -9,13 +9,13 @@ from torchsparse_lite.ops.gemm import order_rows
 from torchsparse_lite.ops.hash_table import hash_build, hash_lookup
 from torchsparse_lite.ops.interpolate import interpolate
 from torchsparse_lite.ops.neighbors import neighbors_descend, neighbors_search
+from torchsparse_lite.ops.packed_weight import PackedWeight
 from torchsparse_lite.ops.pairs import (
     pairs_by_tap,
     table_of_pairs,
     tile_pairs,
     transpose_pairs,
 )
-from torchsparse_lite.ops.packed_weight import PackedWeight
 from torchsparse_lite.ops.point_search import ball_query, furthest_points, nearest_points
 from torchsparse_lite.ops.segment_reduce import segment_reduce, segments
 from torchsparse_lite.ops.sites import coarse_sites, extent, fine_sites
