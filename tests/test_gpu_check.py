@@ -14,9 +14,10 @@ import torch
 
 from benchmarks import gpu_case, gpu_report, run
 from benchmarks.attempt import attempt, largest_error
-from benchmarks.scan import simulate_scan
 from benchmarks.suites import layers, networks, peers
-from benchmarks.timing import CPU, elapsed_ms, race
+from torchsparse_lite import memory_growth
+from torchsparse_lite.data.simulate import scan_boxes
+from torchsparse_lite.timing import CPU, elapsed_ms, race
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "benchmarks" / "gpu_check.sh"
@@ -137,7 +138,7 @@ def small(monkeypatch):
     def few(contestants, *, device=CPU, **_):
         return race(contestants, device=device, budget_s=0, min_repeats=2)
 
-    scan = partial(tuple, ("a thin street", simulate_scan(beams=12, columns=200)))
+    scan = partial(tuple, ("a thin street", scan_boxes(beams=12, columns=200)))
     for suite in (layers, networks, peers):
         monkeypatch.setattr(suite, "load_scan", scan)
         monkeypatch.setattr(suite, "race", few)
@@ -149,7 +150,7 @@ def small(monkeypatch):
     monkeypatch.setattr(layers, "ITERATIONS", 20)
     monkeypatch.setattr(networks, "WIDTHS", (0.25,))
     monkeypatch.setattr(networks, "VOXEL_SIZE_M", 0.4)
-    monkeypatch.setattr(networks, "_STATUS", Path("/nonexistent"))
+    monkeypatch.setattr(memory_growth, "_STATUS", Path("/nonexistent"))
 
 
 @pytest.mark.usefixtures("small")

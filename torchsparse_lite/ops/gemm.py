@@ -103,7 +103,10 @@ def implicit_gemm(
     Returns:
         (num_out, out_channels), dtype of ``feats``; the same bits in every run.
     """
-    out = feats.new_empty((order.shape[0], out_channels))
+    rows = order.shape[0]
+    if tile is None:
+        tile = tile_for(feats, packed.shape[0], out_channels, rows)
+    out = feats.new_empty((rows, out_channels))
     C.implicit_gemm(
         _whole_words(feats),
         packed,
@@ -112,7 +115,7 @@ def implicit_gemm(
         *table,
         order,
         relu,
-        tile_for(feats, out_channels, order.shape[0]) if tile is None else tile,
+        tile,
         out,
         scratch_on(feats),
     )
