@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 import torchsparse_lite as tsl
-from benchmarks.timing import CPU
-from torchsparse_lite.machine import describe_machine
+from torchsparse_lite.machine import describe_gpu, describe_machine
+from torchsparse_lite.timing import CPU
 
 _ROOT = Path(__file__).resolve().parent
 SUITES = {
@@ -80,14 +80,7 @@ def _short(value: object) -> str:
 def environment(device: torch.device = CPU) -> dict[str, Any]:
     """What a number needs to mean something: machine, versions, commit."""
     machine = describe_machine()
-    gpu = {}
-    if device.type == "cuda":
-        found = torch.cuda.get_device_properties(device)
-        gpu = {
-            "gpu": found.name,
-            "compute_capability": f"{found.major}.{found.minor}",
-            "cuda": str(torch.version.cuda),
-        }
+    gpu = describe_gpu(device)
     name = gpu.get("gpu", machine["processor"])
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),

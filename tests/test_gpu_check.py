@@ -16,10 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import torchsparse_lite as tsl
 from benchmarks import gpu_case, gpu_report, run
 from benchmarks.attempt import attempt, largest_error
-from benchmarks.scan import simulate_scan
 from benchmarks.suites import layers, networks, peers
-from benchmarks.timing import CPU, elapsed_ms, race
+from torchsparse_lite import memory_growth
+from torchsparse_lite.data.simulate import scan_boxes
 from torchsparse_lite.ops.registry import _library
+from torchsparse_lite.timing import CPU, elapsed_ms, race
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "benchmarks" / "gpu_check.sh"
@@ -140,7 +141,7 @@ def small(monkeypatch):
     def few(contestants, *, device=CPU, **_):
         return race(contestants, device=device, budget_s=0, min_repeats=2)
 
-    scan = partial(tuple, ("a thin street", simulate_scan(beams=12, columns=200)))
+    scan = partial(tuple, ("a thin street", scan_boxes(beams=12, columns=200)))
     for suite in (layers, networks, peers):
         monkeypatch.setattr(suite, "load_scan", scan)
         monkeypatch.setattr(suite, "race", few)
@@ -152,7 +153,7 @@ def small(monkeypatch):
     monkeypatch.setattr(layers, "ITERATIONS", 20)
     monkeypatch.setattr(networks, "WIDTHS", (0.25,))
     monkeypatch.setattr(networks, "VOXEL_SIZE_M", 0.4)
-    monkeypatch.setattr(networks, "_STATUS", Path("/nonexistent"))
+    monkeypatch.setattr(memory_growth, "_STATUS", Path("/nonexistent"))
 
 
 @pytest.mark.usefixtures("small")

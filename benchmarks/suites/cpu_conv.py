@@ -15,7 +15,7 @@ import torch
 
 import torchsparse_lite as tsl
 from benchmarks.scan import load_scan, voxels_of
-from benchmarks.timing import Times, race
+from torchsparse_lite.timing import Times, race
 
 VOXEL_SIZES_M = (0.05, 0.2)
 CHANNELS = (32, 64, 96, 128, 256)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import torchsparse_lite as tsl
 from benchmarks.scan import load_scan, voxels_of
-from benchmarks.timing import race
+from torchsparse_lite.timing import race
 
 VOXEL_SIZE_M = 0.05
 LEVELS = 5

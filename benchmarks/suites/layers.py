@@ -24,7 +24,7 @@ from benchmarks.attempt import attempt, largest_error
 from benchmarks.plainly import Plainly
 from benchmarks.scan import load_scan, voxels_of
 from benchmarks.suites.cpu_maps import unet_maps
-from benchmarks.timing import CPU, Times, race
+from torchsparse_lite.timing import CPU, Times, race
 
 VOXEL_SIZES_M = (0.05, 0.2)
 CHANNELS = (32, 64, 96, 128, 256)

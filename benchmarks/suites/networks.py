@@ -11,10 +11,8 @@ two training steps from the same weights give the same ones.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,14 +21,14 @@ import torchsparse_lite as tsl
 from benchmarks.attempt import attempt
 from benchmarks.plainly import Plainly
 from benchmarks.scan import load_scan, voxels_of
-from benchmarks.timing import CPU, race
 from torchsparse_lite import models
 from torchsparse_lite import nn as spnn
+from torchsparse_lite.memory_growth import memory_growth_mb
+from torchsparse_lite.timing import CPU, race
 
 VOXEL_SIZE_M = 0.05
 WIDTHS = (0.5, 1.0)
 MM_SIZE = {"cpu": 1024, "cuda": 4096}
-_STATUS = Path("/proc/self/status")
 
 
 def run(threads: int, device: torch.device) -> Iterator[dict[str, Any]]:
@@ -140,38 +138,16 @@ def _fresh(voxels: tsl.SparseTensor) -> tsl.SparseTensor:
 
 
 def _peak_mb(what: str, width: float, threads: int, device: torch.device) -> int | None:
-    """How much memory grows at most, weights and gradients too; on the CPU in a new process."""
-    if device != CPU:
-        return _cuda_growth_mb(what, width, device)
-    if not _STATUS.is_file():
-        return None
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_growth_mb, (what, width, threads))
+    """How much memory grows at most, weights and gradients too."""
+    run = partial(_two_passes, what, width)
+    return memory_growth_mb(run, partial(_voxels, device), device=device, threads=threads)
 
 
-def _growth_mb(what: str, width: float, threads: int) -> int:
-    torch.set_num_threads(threads)
-    voxels = voxels_of(load_scan()[1], VOXEL_SIZE_M)
-    before = _status_mb("VmRSS")
-    _two_passes(what, width, voxels)
-    return round(_status_mb("VmHWM") - before)
-
-
-def _cuda_growth_mb(what: str, width: float, device: torch.device) -> int:
-    voxels = voxels_of(load_scan()[1], VOXEL_SIZE_M).to(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    _two_passes(what, width, voxels)
-    return round((torch.cuda.max_memory_allocated(device) - before) / 1e6)
+def _voxels(device: torch.device) -> tsl.SparseTensor:
+    return voxels_of(load_scan()[1], VOXEL_SIZE_M).to(device)
 
 
 def _two_passes(what: str, width: float, voxels: tsl.SparseTensor) -> None:
     one_pass = {"inference": _inference, "train": _training_step}[what](width, voxels)
     for _ in range(2):
         one_pass()
-
-
-def _status_mb(key: str) -> float:
-    """Of this process; unlike ``ru_maxrss``, nothing of the process that started it."""
-    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024 / 1e6

@@ -23,8 +23,8 @@ import torchsparse_lite as tsl
 from benchmarks.attempt import FAILURES, attempt, in_one_line, largest_error
 from benchmarks.scan import load_scan, voxels_of
 from benchmarks.suites.layers import TOLERANCE, Layer, make_layer, name_of
-from benchmarks.timing import CPU, race
 from torchsparse_lite.compat import convert_kernel
+from torchsparse_lite.timing import CPU, race
 
 VOXEL_SIZES_M = (0.05, 0.2)
 CHANNELS = (32, 64, 128)

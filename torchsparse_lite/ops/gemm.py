@@ -196,7 +196,10 @@ def implicit_gemm_sum(
     feats = parts[0].feats
     tables = {id(part.table[0]): part.table for part in parts if part.table is not None}
     numbers = {mask: number for number, mask in enumerate(tables)}
-    out = feats.new_empty((order.shape[0], out_channels))
+    rows = order.shape[0]
+    if tile is None:
+        tile = tile_for(feats, parts[0].packed.shape[0], out_channels, rows)
+    out = feats.new_empty((rows, out_channels))
     C.implicit_gemm(
         [_whole_words(part.feats) for part in parts],
         [part.packed for part in parts],
@@ -206,7 +209,7 @@ def implicit_gemm_sum(
         None if residual is None else _aligned(residual),
         order,
         relu,
-        tile_for(feats, out_channels, order.shape[0]) if tile is None else tile,
+        tile,
         out,
         scratch_on(feats),
     )
