@@ -22,8 +22,8 @@ _COLUMNS = {
         "hash", "bytes", "failed",
     ),
     "networks": (
-        "network", "pairs_per_voxel", "inference", "inference_half", "inference_plain",
-        "inference_cpu", "inference_vs_mm", "inference_peak_mb", "train", "train_peak_mb",
+        "network", "pairs_per_voxel", "inference", "inference_half", "inference_captured",
+        "fallbacks", "inference_plain", "inference_cpu", "inference_vs_mm", "inference_peak_mb", "train", "train_peak_mb",
         "bitwise", "failed",
     ),
     "peers": (

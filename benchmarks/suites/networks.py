@@ -4,9 +4,9 @@
 Coordinates are fresh in every pass, so building the kernel maps is part of each time. Inference is
 that of the fused network. A ratio of 1 to ``torch.mm`` means: the multiplications that the layers
 need run as fast as those of a dense matrix product (1024^3, on a GPU 4096^3, float32) in the same
-rounds. On a GPU the times are those between two events of its stream, inference is timed in float16
-and with plain convolutions too, and the peak is that of torch's allocator. "bitwise" says whether
-two training steps from the same weights give the same ones.
+rounds. On a GPU the times are those between two events of its stream, inference is timed in float16,
+as a CUDA graph of that ("captured"), and with plain convolutions too, and the peak is that of
+torch's allocator. "bitwise" says whether two training steps from the same weights give the same ones.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from benchmarks.plainly import Plainly
 from benchmarks.scan import load_scan, voxels_of
 from torchsparse_lite import models
 from torchsparse_lite import nn as spnn
+from torchsparse_lite.deploy import capture
 from torchsparse_lite.memory_growth import memory_growth_mb
 from torchsparse_lite.timing import CPU, race
 
@@ -58,7 +59,10 @@ def _row(
         "train": _training_step(width, there),
     }
     if device != CPU:
-        contestants["inference_half"] = partial(_in_half, infer)
+        halves = there.half()
+        captured = capture(_network(width, halves))
+        contestants["inference_half"] = _inference(width, halves)
+        contestants["inference_captured"] = lambda: captured(_fresh(halves))
         contestants["inference_plain"] = partial(_plainly, infer)
     times = race(contestants, device=device, budget_s=30.0, min_repeats=7)
     profile = models.profile(models.minkunet(width=width).eval(), voxels)
@@ -69,6 +73,7 @@ def _row(
     if device != CPU:
         cpu = race({"cpu": _inference(width, voxels)}, budget_s=1.0, min_repeats=5)["cpu"]
         extra["inference_cpu"] = cpu.as_dict()
+        extra["fallbacks"] = captured.fallbacks
     is_repeated = _repeats(width, there)
     return {
         "pairs_per_voxel": round(profile.layers[0].pairs / len(voxels), 2),
@@ -87,7 +92,7 @@ def _row(
 
 
 def _inference(width: float, voxels: tsl.SparseTensor) -> Callable[[], object]:
-    network = spnn.fuse(models.minkunet(width=width).eval()).to(voxels.device)
+    network = _network(width, voxels)
 
     def run_once() -> None:
         with torch.no_grad():
@@ -96,10 +101,10 @@ def _inference(width: float, voxels: tsl.SparseTensor) -> Callable[[], object]:
     return run_once
 
 
-def _in_half(run_once: Callable[[], object]) -> None:
-    """The same under autocast to float16, on a GPU."""
-    with torch.autocast("cuda", dtype=torch.float16):
-        run_once()
+def _network(width: float, voxels: tsl.SparseTensor) -> torch.nn.Module:
+    """For inference, in the dtype and on the device of these voxels."""
+    network = spnn.fuse(models.minkunet(width=width).eval())
+    return network.to(device=voxels.device, dtype=voxels.dtype)
 
 
 def _plainly(run_once: Callable[[], object]) -> None:
@@ -133,8 +138,15 @@ def _repeats(width: float, voxels: tsl.SparseTensor) -> bool:
 
 
 def _fresh(voxels: tsl.SparseTensor) -> tsl.SparseTensor:
-    """The same voxels with nothing known about them."""
-    return tsl.SparseTensor(voxels.feats, voxels.coords)
+    """The same voxels as they come out of voxelize, without maps."""
+    level = tsl.Level(
+        voxels.coords,
+        voxels.stride,
+        spatial_shape=None,
+        batch_size=voxels.batch_size,
+        is_morton=voxels.level.is_morton,
+    )
+    return tsl.SparseTensor.from_level(voxels.feats, level, tsl.CoordinateManager())
 
 
 def _peak_mb(what: str, width: float, threads: int, device: torch.device) -> int | None:
