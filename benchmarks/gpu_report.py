@@ -23,8 +23,8 @@ _COLUMNS = {
     ),
     "networks": (
         "network", "pairs_per_voxel", "inference", "inference_half", "inference_captured",
-        "fallbacks", "inference_plain", "inference_cpu", "inference_vs_mm", "inference_peak_mb", "train", "train_peak_mb",
-        "bitwise", "failed",
+        "fallbacks", "inference_plain", "inference_cpu", "inference_vs_mm", "inference_peak_mb",
+        "train", "train_peak_mb", "bitwise", "failed",
     ),
     "peers": (
         "peer", "dtype", "channels", "voxel_size_m", "pairs_per_voxel", "ours_warm", "peer_warm",

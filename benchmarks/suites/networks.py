@@ -4,9 +4,10 @@
 Coordinates are fresh in every pass, so building the kernel maps is part of each time. Inference is
 that of the fused network. A ratio of 1 to ``torch.mm`` means: the multiplications that the layers
 need run as fast as those of a dense matrix product (1024^3, on a GPU 4096^3, float32) in the same
-rounds. On a GPU the times are those between two events of its stream, inference is timed in float16,
-as a CUDA graph of that ("captured"), and with plain convolutions too, and the peak is that of
-torch's allocator. "bitwise" says whether two training steps from the same weights give the same ones.
+rounds. On a GPU the times are those between two events of its stream, inference is timed in
+float16, as a CUDA graph of that ("captured"), and with plain convolutions too, and the peak is that
+of torch's allocator. "bitwise" says whether two training steps from the same weights give the same
+ones.
 """
 
 from __future__ import annotations
