@@ -7,6 +7,7 @@ import clouds
 import pytest
 import torch
 from conftest import NEEDS_CUDA
+from house_form import provoke
 
 import torchsparse_lite as tsl
 from torchsparse_lite import ops
@@ -93,23 +94,23 @@ SIZED = [unique, coarsen, coarse_sites, fine_sites, search, descend]
 
 @pytest.mark.parametrize("run", SIZED)
 def test_the_cpu_takes_no_flag(run):
-    with pytest.raises(ValueError, match="overflow must be None on the CPU, got a tensor"):
-        run(sorted_cloud(), 10)
+    words = "overflow must be None on the CPU", "a tensor"
+    provoke(ValueError, words, lambda: run(sorted_cloud(), 10))
 
 
 def test_the_cpu_takes_no_capacity():
     coords = sorted_cloud()
     how = pytest.fail, scratch_on(coords), 1, 10
-    with pytest.raises(ValueError, match="coarsen: capacity must be -1 on the CPU, got 10"):
-        C.coarsen(coords, coords[:, 0].clone(), *how)
+    words = "coarsen: capacity must be -1 on the CPU", "10"
+    provoke(ValueError, words, lambda: C.coarsen(coords, coords[:, 0].clone(), *how))
 
 
 def test_the_cpu_quantises_without_a_flag():
     points, coords = torch.zeros(2, 3), torch.zeros(2, 4, dtype=torch.int32)
     lattice = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
     flag = torch.zeros(1, dtype=torch.int32)
-    with pytest.raises(ValueError, match="quantize: overflow must be None on the CPU"):
-        C.quantize(points, None, *lattice, coords, scratch_on(points), 1, flag)
+    arguments = points, None, *lattice, coords, scratch_on(points), 1, flag
+    provoke(ValueError, ["quantize: overflow must be None"], lambda: C.quantize(*arguments))
 
 
 @pytest.mark.parametrize("on", [pytest.param("cuda", marks=NEEDS_CUDA)])
@@ -147,12 +148,11 @@ def test_a_capacity_and_its_flag_go_together(on):
     coords = sorted_cloud(on)
     arguments = coords, coords[:, 0].clone(), pytest.fail, scratch_on(coords), 1
     flag = torch.zeros(1, dtype=torch.int32, device=on)
-    with pytest.raises(ValueError, match="overflow must be given where capacity is"):
-        C.coarsen(*arguments, 10)
-    with pytest.raises(ValueError, match="overflow must be given where capacity is"):
-        C.coarsen(*arguments, -1, flag)
-    with pytest.raises(ValueError, match=r"capacity must be -1 \(none\) or a number"):
-        C.coarsen(*arguments, 2**31, flag)
+    together = ["overflow must be given where capacity is"]
+    provoke(ValueError, together, lambda: C.coarsen(*arguments, 10))
+    provoke(ValueError, together, lambda: C.coarsen(*arguments, -1, flag))
+    words = "capacity must be -1 (none) or a number of rows", 2**31
+    provoke(ValueError, words, lambda: C.coarsen(*arguments, 2**31, flag))
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)

@@ -186,6 +186,7 @@ void coarsen(const TensorView& coords, const TensorView& parent, const py::funct
   allocate_cells(cells, &out);
   std::copy(coarsened.child_ptr.begin(), coarsened.child_ptr.end(), out.child_ptr);
   std::copy(coarsened.child_mask.begin(), coarsened.child_mask.end(), out.child_mask);
+  std::fill(out.parent, out.parent + count, 0);  // of dead rows
   cpu::for_each(cells, threads, [&](int64_t cell) {
     const int32_t begin = out.child_ptr[cell];
     out.coarse[cell] = parent_of(data[begin]);

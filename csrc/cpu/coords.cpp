@@ -140,6 +140,7 @@ UniqueCoords unique_coords(const Coord* coords, int64_t count, int threads) {
 }
 
 Coarsened coarsen(const Coord* coords, int64_t count, int threads) {
+  while (count > 0 && is_dead(coords[count - 1])) --count;
   const Blocks blocks(count, kMinBlock, threads);
   const CellChanges starts_cell{coords};
   std::vector<int64_t> cell_begin(static_cast<size_t>(blocks.blocks) + 1, 0);

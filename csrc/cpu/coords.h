@@ -36,7 +36,7 @@ struct UniqueCoords {
 UniqueCoords unique_coords(const Coord* coords, int64_t count, int threads);
 
 /// One step of the pyramid: cells of twice the size. Rows must be in Morton order, so children of a
-/// cell are consecutive and cells come out in Morton order too.
+/// cell are consecutive and cells come out in Morton order too. Dead rows at the end are in none.
 struct Coarsened {
   std::vector<int32_t> child_ptr;   // (cells + 1,) first child row of each cell
   std::vector<uint8_t> child_mask;  // (cells,) bit 4 x + 2 y + z: that octant is occupied

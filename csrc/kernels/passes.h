@@ -28,9 +28,9 @@
 // CUDA graph. A result whose size the data decide then has `capacity` rows: the live ones, and
 // behind them dead ones (core/coord.h). `overflow` is a flag on the device. It is raised where a
 // result does not fit, or where a call without a capacity would have refused its arguments; then
-// results are of no use, but every index in them still points into its array. A capacity is
-// asked about in settle() alone, by those who write what stands behind the live rows, and by those
-// who take dead rows, which calls without a capacity refuse.
+// results are of no use, but every index in them still points into its array. Only settle() asks
+// whether there is a capacity, and who writes what stands behind the live rows, or takes dead rows,
+// which calls without a capacity refuse.
 #pragma once
 
 #include <algorithm>

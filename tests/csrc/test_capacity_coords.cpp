@@ -2,7 +2,6 @@
 // Passes over coordinates under a capacity: live rows are those of a call without one, the others
 // are dead, and where there is not enough room the flag is raised and nothing is written outside.
 #include <limits>
-#include <numeric>
 #include <vector>
 
 #include "capacity.h"
@@ -21,6 +20,8 @@ namespace {
 
 constexpr int kThreadCounts[] = {1, 3};
 constexpr int64_t kDeadRows[] = {0, 33};
+constexpr double kVoxelSize[3] = {0.1, 0.2, 0.3};
+constexpr double kOrigin[3] = {1, 2, 3};
 
 std::vector<NamedCloud> clouds() {
   std::vector<NamedCloud> all = small_clouds();
@@ -40,10 +41,8 @@ struct Quantized {
 
   Quantized(const std::vector<float>& xyz, const std::vector<int32_t>& batch, int threads)
       : coords(size_of(xyz) / 3) {
-    const double size[3] = {0.1, 0.2, 0.3};
-    const double origin[3] = {1, 2, 3};
     Bounded bounded(threads, coords.size());
-    const auto rows = quantizer(xyz.data(), batch.data(), size, origin, coords.data());
+    const auto rows = quantizer(xyz.data(), batch.data(), kVoxelSize, kOrigin, coords.data());
     const QuantizeResult result = quantize(bounded.executor, rows, coords.size());
     CHECK_EQ(result.bad_row, int64_t{kNoRow});
     overflow = bounded.overflow;
@@ -61,8 +60,13 @@ TEST(points_of_batch_minus_one_and_those_that_do_not_fit_are_dead) {
   for (const int threads : kThreadCounts) {
     const Quantized good(xyz, batch, threads);
     CHECK_EQ(good.overflow, 0);
-    for (int64_t i = 0; i < size_of(batch); ++i)
+    for (int64_t i = 0; i < size_of(batch); ++i) {
       CHECK_EQ(is_dead(good.coords[i]), at(batch, i) < 0);
+      const float* const at_m = xyz.data() + 3 * i;
+      Coord alone = dead_coord();
+      const auto row = quantizer(at_m, batch.data() + i, kVoxelSize, kOrigin, &alone);
+      if (row.row(0)) CHECK_EQ(good.coords[i], alone);
+    }
     for (const float bad : {std::numeric_limits<float>::quiet_NaN(), 1e9f, -1e9f}) {
       std::vector<float> spoiled(xyz);
       std::vector<int32_t> live(batch);
@@ -71,14 +75,12 @@ TEST(points_of_batch_minus_one_and_those_that_do_not_fit_are_dead) {
       CHECK_EQ(Quantized(spoiled, live, threads).overflow, 0);
       at(live, 77) = 2;
       const Quantized found(spoiled, live, threads);
-      CHECK_EQ(found.overflow, 1);
-      CHECK_EQ(found.coords[77], dead_coord());
+      CHECK(found.overflow == 1 && found.coords[77] == dead_coord());
     }
-    for (const int32_t bad : {-2, kBatchMax + 1}) {
-      std::vector<int32_t> spoiled(batch);
-      at(spoiled, 8999) = bad;
-      CHECK_EQ(Quantized(xyz, spoiled, threads).overflow, 1);
-    }
+  }
+  for (const int32_t bad : {-2, kBatchMax + 1}) {
+    at(batch, 8999) = bad;
+    CHECK_EQ(Quantized(xyz, batch, 1).overflow, 1);
   }
 }
 
@@ -95,8 +97,7 @@ struct Grouped {
     Bounded bounded(threads, capacity);
     const auto allocate = [&](int64_t groups, UniqueArrays* out) {
       CHECK_EQ(groups, capacity);
-      out->voxels = voxels.data();
-      out->ptr = ptr.data();
+      *out = UniqueArrays{out->point_to_voxel, out->order, voxels.data(), ptr.data()};
     };
     unique_coords(bounded.executor, coords.data(), size_of(coords),
                   UniqueArrays{point_to_voxel.data(), order.data(), nullptr, nullptr}, allocate);
@@ -197,6 +198,9 @@ struct Halved {
 void check_coarsen(const Coords& level, int64_t dead) {
   const Coords rows = with_dead_rows(level, dead);
   const cpu::Coarsened expected = cpu::coarsen(level.data(), size_of(level), 1);
+  const cpu::Coarsened padded = cpu::coarsen(rows.data(), size_of(rows), 2);
+  CHECK_EQ(padded.child_ptr, expected.child_ptr);
+  CHECK_EQ(padded.child_mask, expected.child_mask);
   const int64_t cells = size_of(expected.child_mask);
   for (const int64_t capacity : capacities_around(cells)) {
     const check::Note note(capacity, " cells for ", cells);
@@ -260,30 +264,22 @@ void check_sites(const Coords& coords, const ConvGeometry& g, SiteKind kind,
 
 TEST(dead_rows_propose_no_sites) {
   for (const NamedCloud& cloud : clouds()) {
-    const Coord* const coords = cloud.coords.data();
-    const int64_t count = size_of(cloud.coords);
+    const Coords rows = with_dead_rows(cloud.coords, 5);
     for (const ConvGeometry& g : {cubic(1, 1, 1, 0), cubic(2, 2, 1, 0), cubic(3, 2, 1, 1)}) {
       const check::Note note(cloud.name, ", ", g);
-      check_sites(cloud.coords, g, SiteKind::kFull,
-                  cpu::coarse_sites(coords, count, g, cpu::StrideRule::kFull, nullptr, 1));
-      check_sites(cloud.coords, g, SiteKind::kCell,
-                  cpu::coarse_sites(coords, count, g, cpu::StrideRule::kCell, nullptr, 1));
-      check_sites(cloud.coords, g, SiteKind::kFine, cpu::fine_sites(coords, count, g, nullptr, 1));
-    }
-  }
-}
-
-TEST(dead_rows_take_no_slot_of_a_hash_table) {
-  for (const NamedCloud& cloud : clouds()) {
-    const check::Note note(cloud.name);
-    for (const int64_t dead : kDeadRows) {
-      const OwnedHashTable padded(with_dead_rows(cloud.coords, dead));
-      OwnedHashTable expected(padded.view.capacity);
-      const HashInsert insert{cloud.coords.data(), expected.view};
-      for (int64_t i = 0; i < size_of(cloud.coords); ++i) insert(i);
-      CHECK_EQ(padded.keys, expected.keys);
-      CHECK_EQ(padded.rows, expected.rows);
-      CHECK_EQ(padded.filter, expected.filter);
+      const auto on_cpu = [&](SiteKind kind, const Coords& coords) {
+        const bool is_cell = kind == SiteKind::kCell;
+        const auto rule = is_cell ? cpu::StrideRule::kCell : cpu::StrideRule::kFull;
+        const int64_t count = size_of(coords);
+        return kind == SiteKind::kFine
+                   ? cpu::fine_sites(coords.data(), count, g, nullptr, 1)
+                   : cpu::coarse_sites(coords.data(), count, g, rule, nullptr, 1);
+      };
+      for (const SiteKind kind : {SiteKind::kFull, SiteKind::kCell, SiteKind::kFine}) {
+        const cpu::Sites expected = on_cpu(kind, cloud.coords);
+        CHECK_EQ(on_cpu(kind, rows).coords, expected.coords);
+        check_sites(cloud.coords, g, kind, expected);
+      }
     }
   }
 }
