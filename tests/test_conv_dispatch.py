@@ -101,6 +101,16 @@ def test_torchs_switch_has_two_names(name):
         switch.allow_tf32 = False
 
 
+@pytest.mark.parametrize("kernel_size", [2, 3, 5])
+def test_the_view_made_from_pairs_is_the_one_that_was_found(kernel_size):
+    found = kernel_map("cpu", kernel_size)
+    made = replace(found)  # the pairs alone
+    for a, b in zip(made.neighbors, found.neighbors, strict=True):
+        assert torch.equal(a, b)
+        assert a.dtype == b.dtype
+    assert torch.equal(made.window_sizes, found.neighbors.ptr.diff())
+
+
 def test_the_map_of_one_full_tap_needs_no_search():
     """What linear layers multiply over, against the same map that does not know it."""
     known = KernelMap.identity(70, torch.device("cpu"))

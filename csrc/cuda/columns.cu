@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Compiled without fused multiply-add, so that scaled columns are those of the CPU to the last bit.
+// Compiled without fused multiply-add, so that scaled columns are those of a CPU that fuses none
+// (x86; on aarch64 the compiler does) to the last bit.
 #include "cuda/columns.h"
 
 #include "cuda/executor.cuh"
