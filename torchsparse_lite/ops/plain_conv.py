@@ -55,8 +55,9 @@ def sparse_conv(
     mirrored: bool,
     relu: bool,
     tap_ptr: Tensor | None,
+    packed: Tensor | None = None,
 ) -> Tensor:
-    """The operator of this name, see :mod:`torchsparse_lite.ops.sparse_conv`."""
+    """The operator of this name, see :mod:`torchsparse_lite.ops.sparse_conv`; packs nothing."""
     in_channels, volume = feats.shape[1], pairs[2].shape[1]
     out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
     _check_groups("sparse_conv", groups, in_channels, out_channels)
