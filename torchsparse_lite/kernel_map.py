@@ -205,6 +205,11 @@ class KernelMap:
     @cached_property
     def neighbors(self) -> NeighborTable:
         """The row-major view."""
+        if self.is_identity:
+            mask = self.in_index.new_ones((self.num_out, 1))
+            return NeighborTable(
+                mask, torch.arange(self.num_out + 1, device=mask.device), self.in_index
+            )
         volume = self.geometry.kernel_volume
         tap = torch.repeat_interleave(self.tap_ptr.diff(), output_size=self.num_pairs)
         order = torch.argsort(self.out_index.long() * volume + tap)
@@ -272,6 +277,8 @@ class KernelMap:
     @cached_property
     def row_order(self) -> Tensor:
         """(num_out,) int32, on CUDA: in which order implicit GEMM takes the output rows."""
+        if self.is_identity:
+            return self.in_index
         with scope("map"):
             return ops.order_rows(self.neighbors.mask, self.tap_ptr)
 
