@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchsparse_lite.ops import plain_conv
+from torchsparse_lite.ops.sparse_conv_sum import one_by_one
 
 __all__ = ["Plainly"]
 
@@ -29,6 +30,9 @@ class Plainly(TorchDispatchMode):
     ) -> Any:
         """Call the operator, or what stands for it."""
         operators = torch.ops.tsl
+        if func is operators.sparse_conv_sum.default:
+            with self:
+                return one_by_one(*args)
         plain: dict[object, Callable[..., Any]] = {
             operators.sparse_conv.default: plain_conv.sparse_conv,
             operators.sparse_conv_weight_grad.default: plain_conv.sparse_conv_weight_grad,

@@ -15,10 +15,12 @@ from test_models import TINY, settle
 from torch.autograd import gradcheck, gradgradcheck
 
 import torchsparse_lite as tsl
+from benchmarks.plainly import Plainly
 from torchsparse_lite import models, ops
 from torchsparse_lite import nn as spnn
+from torchsparse_lite._native import C
 from torchsparse_lite.nn.conv_sum import over_sides, reads_sides, sum_convs
-from torchsparse_lite.ops import ConvTerm, gemm, sparse_conv, sparse_conv_sum
+from torchsparse_lite.ops import ConvTerm, gemm, plain_conv, sparse_conv, sparse_conv_sum
 from torchsparse_lite.ops.sparse_conv_sum import _sum_cuda as on_cuda
 
 MINKUNET = sys.modules[models.MinkUNet.__module__]  # models has a function of the module's name
@@ -72,6 +74,17 @@ def test_it_is_a_chain_of_convolutions_bit_for_bit(dtype, relu):
     )
 
 
+def test_what_stands_for_convolutions_stands_for_those_of_a_sum(monkeypatch):
+    seen = []
+    plain = plain_conv.sparse_conv
+    monkeypatch.setattr(plain_conv, "sparse_conv", lambda *a: seen.append(a) or plain(*a))
+    terms = block_terms()
+    with Plainly():
+        out = sparse_conv_sum(terms)
+    assert len(seen) == 2
+    clouds.assert_close(out, sparse_conv_sum(terms), tolerance=1e-12)
+
+
 def test_it_is_differentiable_twice():
     terms = block_terms()
     small = [
@@ -108,7 +121,14 @@ def test_only_maps_of_own_rows_are_the_identity():
     assert found.select([13]).is_identity
     assert not found.select([12]).is_identity
     assert found.pairs(with_backward=False).is_identity is False
-    assert kernel_map("cpu", 1).pairs(with_backward=False).is_identity
+    centre = kernel_map("cpu", 1)
+    assert centre.pairs(with_backward=False).is_identity
+    rows = torch.arange(centre.num_out + 1)
+    mask, ptr, inputs = centre.neighbors
+    assert torch.equal(mask, torch.ones(centre.num_out, 1, dtype=torch.int32))
+    assert torch.equal(ptr, rows)
+    assert torch.equal(inputs, rows[:-1].int())
+    assert torch.equal(centre.row_order, inputs)
 
 
 @pytest.fixture
@@ -363,3 +383,28 @@ def test_with_gradients_layers_are_called_one_by_one(tensor_cores):
 def test_there_are_as_many_parts_as_in_the_kernel():
     header = Path(__file__).parents[1] / "csrc" / "kernels" / "conv_output.h"
     assert f"kMaxBiases = {gemm.MAX_PARTS};" in header.read_text()
+
+
+def test_what_the_compiled_module_refuses():
+    """Before it looks at devices."""
+    one, rows = torch.zeros(4, 8), torch.zeros(4, dtype=torch.int32)
+    table = (rows.view(4, 1), torch.zeros(5, dtype=torch.int64), rows)
+
+    def call(feats=(one,), packed=(rows,), numbers=(0,), tables=(table,), biases=(), tile=0):
+        arguments = (*map(list, (feats, packed, numbers, tables, biases)), None, rows, False, tile)
+        C.implicit_gemm(*arguments, torch.zeros(4, 8), lambda size: one)
+
+    for wrong, words in (
+        ({"tile": len(C.gemm_tiles())}, "tile must be 0 to"),
+        ({"feats": ()}, "feats must have 1 to 4 parts"),
+        ({"feats": (one,) * 5}, "feats must have 1 to 4 parts"),
+        ({"biases": (one,) * 5}, "feats must have 1 to 4 parts"),
+        ({"packed": ()}, "packed and part_tables must have one entry"),
+        ({"numbers": (0, 0)}, "packed and part_tables must have one entry"),
+        ({"numbers": (1,)}, "part_tables must be -1 to 0"),
+        ({"numbers": (-2,)}, "part_tables must be -1 to 0"),
+        ({"numbers": (-1,)}, "tables must each be read by a part"),
+        ({}, "out must be on device"),
+    ):
+        with pytest.raises(ValueError, match=f"implicit_gemm: {words}"):
+            call(**wrong)

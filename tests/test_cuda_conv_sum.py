@@ -139,3 +139,15 @@ def test_captured_graphs_see_the_weight_as_it_is():
         assert torch.equal(out, block(x).feats)
         for conv in (block.last, block.shortcut[0]):
             conv.weight.mul_(-2)
+
+
+def test_parts_of_one_table_have_its_rows_and_taps():
+    (term,) = terms_of(SUMS["side by side"], torch.float16)
+    *table, order = term.pairs.forward[LISTS:]
+    a, b = term.feats
+    packed = gemm.pack_parts(term.weight, term.widths)
+    fewer = gemm.pack_parts(term.weight[1:], term.widths)
+    for feats, weights in (((a, b[1:]), packed), ((a, b), (packed[0], fewer[1]))):
+        parts = list(map(gemm.Part, feats, weights, (tuple(table),) * 2))
+        with pytest.raises(ValueError, match="as of the other parts of table 0"):
+            gemm.implicit_gemm_sum(parts, order, out_channels=OUT_CHANNELS)

@@ -213,14 +213,10 @@ class KernelMap:
         """``tap_ptr`` on the CPU, for loops over the taps; waits for a GPU, once per map."""
         return self.tap_ptr.cpu()
 
-    @property
-    def _is_one_full_tap(self) -> bool:
-        return self.full_tap == 0 and self.geometry.kernel_volume == 1
-
     @cached_property
     def neighbors(self) -> NeighborTable:
         """The row-major view."""
-        if self._is_one_full_tap:
+        if self.is_identity:
             mask = self.in_index.new_ones((self.num_out, 1))
             ptr = torch.arange(self.num_out + 1, device=mask.device)
             return NeighborTable(mask, ptr, self.in_index)
@@ -300,8 +296,8 @@ class KernelMap:
     @cached_property
     def row_order(self) -> Tensor:
         """(num_out,) int32, on CUDA: in which order implicit GEMM takes the output rows."""
-        if self._is_one_full_tap:
-            return self.out_index
+        if self.is_identity:
+            return self.in_index
         with scope("map"):
             return ops.order_rows(self.neighbors.mask, self.tap_ptr)
 

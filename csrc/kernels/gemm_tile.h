@@ -85,8 +85,8 @@ using TileShapes = std::tuple<TileShape<1, 1>, TileShape<2, 1>, TileShape<1, 2>,
                               TileShape<1, 3>, TileShape<2, 3>, TileShape<1, 4>, TileShape<2, 4>>;
 constexpr int kTileShapes = std::tuple_size_v<TileShapes>;
 
-/// A part's tap, one of a word's or kOwnRow.
-struct PartTap {
+/// A part's tap, one of a word's or kOwnRow; read in one go.
+struct alignas(2) PartTap {
   uint8_t part;
   uint8_t tap;
 };
@@ -101,8 +101,14 @@ struct TileMemory {
   PartTap taps[kMaxParts * kMaskBits];          // those that any row has, part after part
   int32_t num_steps;                            // over them and their blocks of channels
 
-  TSL_HOST_DEVICE bool has(int tap, int row) const {
-    return (groups[tap][row / kWarpLanes] >> (row % kWarpLanes / kFragmentRows) & 1) != 0;
+  /// Bit g: rows 8 g to 8 g + 7 of the tile have the tap.
+  TSL_HOST_DEVICE uint32_t groups_with(int tap) const {
+    uint32_t bits = 0;
+    TSL_UNROLL
+    for (int rows32 = 0; rows32 < kBallots; ++rows32) {
+      bits |= static_cast<uint32_t>(groups[tap][rows32]) << (kWarpLanes / kFragmentRows * rows32);
+    }
+    return bits;
   }
 };
 

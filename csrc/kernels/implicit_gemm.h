@@ -57,6 +57,8 @@ class ImplicitGemmTile {
   using Registers = typename Block::template Registers<T>;
   using In = Operand<S>;
 
+  static constexpr int kGroups = Shape::kRows / kFragmentRows;
+  static_assert(kRowWords * kFragmentRows == kWarpLanes, "a warp copies whole groups of rows");
   static constexpr int kPieceRows = 16;   // rows that a warp turns round at a time
   static constexpr int kPieceWidth = 36;  // floats; 32 would put a column into one bank
   static_assert(Shape::kWarps * kPieceRows * kPieceWidth * sizeof(float) <=
@@ -78,11 +80,9 @@ class ImplicitGemmTile {
     int channels = 0;
   };
 
-  TSL_HOST_DEVICE const GemmPart<S>& part_of(const Step& step) const {
-    return gemm_.parts[memory_.taps[step.tap].part];
-  }
   TSL_HOST_DEVICE void advance(Step& step) const {
-    if (++step.channels < part_of(step).channel_blocks()) return;
+    const int part = memory_.taps[step.tap].part;
+    if (++step.channels < gemm_.parts[part].channel_blocks()) return;
     step.channels = 0;
     ++step.tap;
   }
@@ -126,21 +126,26 @@ class ImplicitGemmTile {
     }
   }
 
-  /// Starts copying the rows of a step, and goes on to the next one.
+  /// Starts copying the rows of a step, and goes on to the next one. A warp copies 8 rows at a
+  /// time, a thread the same word of each.
   TSL_HOST_DEVICE void copy_rows(Step& step, int stage) {
-    const int tap = memory_.taps[step.tap].tap;
-    const GemmPart<S>& part = part_of(step);
+    const PartTap from = memory_.taps[step.tap];
+    const GemmPart<S>& part = gemm_.parts[from.part];
+    const uint32_t groups = memory_.groups_with(from.tap);
     block_.warps([&](auto warp) {
       warp.each([&](auto lane) {
-        for (int i = lane.thread; i < Shape::kRows * kRowWords; i += Shape::kThreads) {
-          const int row = i / kRowWords;
-          if (!memory_.has(tap, row)) continue;
-          const int word = i % kRowWords;
-          const int channel = step.channels * In::kBlock + word * In::kWord;
-          const int32_t in_row = memory_.in_row[tap][row];
-          const bool is_there = in_row != kNoRow && channel < part.in_channels;
-          const int64_t from = is_there ? int64_t{in_row} * part.in_channels + channel : 0;
-          lane.copy(memory_.rows[stage].at(row, word), part.feats + from, is_there);
+        const int word = lane.index % kRowWords;
+        const int channel = step.channels * In::kBlock + word * In::kWord;
+        const bool is_channel = channel < part.in_channels;
+        TSL_UNROLL
+        for (int i = 0; i < (kGroups + Shape::kWarps - 1) / Shape::kWarps; ++i) {
+          const int group = i * Shape::kWarps + warp.index;
+          if (!(groups >> group & 1u)) continue;
+          const int row = group * kFragmentRows + lane.index / kRowWords;
+          const int32_t in_row = memory_.in_row[from.tap][row];
+          const bool is_there = in_row != kNoRow && is_channel;
+          const int64_t at = is_there ? int64_t{in_row} * part.in_channels + channel : 0;
+          lane.copy(memory_.rows[stage].at(row, word), part.feats + at, is_there);
         }
       });
     });
@@ -149,9 +154,9 @@ class ImplicitGemmTile {
 
   /// The weights of a step, for each warp those of its channels.
   TSL_HOST_DEVICE void fetch(int word, const Step& step, Registers<Weights>& weights) {
-    const GemmPart<S>& part = part_of(step);
-    const int tap = memory_.taps[step.tap].tap;
-    const int64_t stored = tap == kOwnRow ? 0 : word * kMaskBits + tap;
+    const PartTap from = memory_.taps[step.tap];
+    const GemmPart<S>& part = gemm_.parts[from.part];
+    const int64_t tap = from.tap == kOwnRow ? 0 : word * kMaskBits + from.tap;
     const FragmentLayout layout = FragmentLayout::of<S>(part.in_channels, gemm_.out.channels);
     block_.warps([&](auto warp) {
       if (!has_channels(warp)) return;
@@ -159,7 +164,7 @@ class ImplicitGemmTile {
       warp.each([&](auto lane) {
         TSL_UNROLL
         for (int in = 0; in < kBlockFragments; ++in) {
-          const int64_t at = layout.at(stored, step.channels * kBlockFragments + in, output);
+          const int64_t at = layout.at(tap, step.channels * kBlockFragments + in, output);
           TSL_UNROLL
           for (int out = 0; out < kBlockFragments; ++out) {
             lane(weights).v[in][out] = part.weight[at + out * kWarpLanes + lane.index];
@@ -173,8 +178,7 @@ class ImplicitGemmTile {
   TSL_HOST_DEVICE void multiply_groups(const Warp& warp, Registers<Weights>& weights, int tap,
                                        Panel<Shape::kRows>& rows) {
     const int first = row_of(warp);
-    const uint8_t* const groups = memory_.groups[tap] + first / kWarpLanes;
-    const uint32_t present = groups[0] | static_cast<uint32_t>(groups[1]) << (kWarpGroups / 2);
+    const uint32_t present = memory_.groups_with(tap) >> (first / kFragmentRows);
     TSL_UNROLL
     for (int group = 0; group < kWarpGroups; ++group) {
       if (!(present >> group & 1u)) continue;

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ from torchsparse_lite.ops import PackedWeight
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["Conv3d"]
+
+_Conv = TypeVar("_Conv", bound="Conv3d")
 
 
 class Conv3d(Windowed):
@@ -142,7 +145,7 @@ class Conv3d(Windowed):
         """What it keeps of its weight for tensor cores: in evaluation mode, and no state."""
         return None if self.training else self._packed
 
-    def train(self, mode: bool = True) -> Conv3d:  # noqa: FBT001, FBT002 - as in torch.nn.Module
+    def train(self: _Conv, mode: bool = True) -> _Conv:  # noqa: FBT001, FBT002 - as in torch.nn.Module
         """Set the mode, and forget what was kept of the weight."""
         self._packed.forget()
         return super().train(mode)

@@ -56,8 +56,9 @@ def sparse_conv(
     mirrored: bool,
     relu: bool,
     tap_ptr: Tensor | None,
+    packed: Tensor | None = None,
 ) -> Tensor:
-    """The operator of this name, see :mod:`torchsparse_lite.ops.sparse_conv`."""
+    """The operator of this name, see :mod:`torchsparse_lite.ops.sparse_conv`; packs nothing."""
     check_operands(feats, weight, bias, residual, pairs, num_out, groups, transposed=transposed)
     out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
     ptr = _taps_on_host("sparse_conv", pairs, tap_ptr)

@@ -23,7 +23,7 @@ from torchsparse_lite.ops.packed_weight import PackedWeight, kept_weight
 from torchsparse_lite.ops.registry import define_op
 from torchsparse_lite.ops.sparse_conv import LISTS, Pairs, sparse_conv
 
-__all__ = ["ConvTerm", "sparse_conv_sum", "sums_in_one_pass"]
+__all__ = ["ConvTerm", "one_by_one", "sparse_conv_sum", "sums_in_one_pass"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ def _terms(
     ]
 
 
-def _sum_cpu(
+def one_by_one(
     feats: list[Tensor],
     sides: list[int],
     weights: list[Tensor],
@@ -168,6 +168,7 @@ def _sum_cpu(
     num_out: int,
     relu: bool,
 ) -> Tensor:
+    """The operator ``sparse_conv_sum`` by convolutions one after the other; packs nothing itself."""
     terms = _terms(feats, sides, weights, biases, pairs, full_taps, is_identity, tap_ptrs, num_out)
     return _composed(terms, residual, relu=relu)
 
@@ -227,7 +228,7 @@ _sparse_conv_sum = define_op(
     "sparse_conv_sum(Tensor[] feats, int[] sides, Tensor[] weights, Tensor?[] biases, "
     "Tensor? residual, Tensor[] pairs, int[] full_taps, bool[] is_identity, Tensor?[] tap_ptrs, "
     "Tensor[] packed, SymInt num_out, bool relu) -> Tensor",
-    cpu=_sum_cpu,
+    cpu=one_by_one,
     cuda=_sum_cuda,
     fake=lambda feats, sides, weights, *rest: feats[0].new_empty((rest[-2], weights[0].shape[2])),
     autocast=True,
