@@ -48,7 +48,7 @@ _DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-_SIM = "denser than a real one (for those: pip install 'torchsparse_lite[sim]')"
+_SIM = "denser than a real one (a truer one: pip install 'torchsparse_lite[sim]')"
 
 
 def benchmark(arguments: list[str]) -> None:
@@ -95,14 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, help="of the CPU; by default torch's own choice")
     add("--fused", action=argparse.BooleanOptionalAction, default=True, help="fold the norms")
     add("--seconds", type=float, default=5.0, help="of timing for each network, roughly")
-    add("--json", type=Path, metavar="FILE", help="write what was measured")
-    add(
-        "--tune",
-        type=Path,
-        metavar="FILE",
-        help="measure instead which tiles of the GPU are the fastest for these networks, and write "
-        "or extend a table for TSL_GEMM_TILES",
-    )
+    files = parser.add_mutually_exclusive_group()
+    files.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
+    help_ = "measure instead which tiles of the GPU are the fastest for these networks, in halves "
+    help_ += "and in TF32, and write or extend a table of them for TSL_GEMM_TILES"
+    files.add_argument("--tune", type=Path, metavar="FILE", help=help_)
     return parser
 
 
