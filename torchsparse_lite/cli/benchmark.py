@@ -241,8 +241,12 @@ def _table(about: dict[str, Any], standings: Sequence[Standing]) -> str:
 
 
 def _line(x: Standing, width: int) -> str:
-    quartiles = f"{x.times.low:.1f} to {x.times.high:.1f}"
+    quartiles = f"{_ms(x.times.low)} to {_ms(x.times.high)}"
     text = f"{x.name:{width}s} {x.voxels:8d} {x.pairs_per_voxel:11.2f} {x.parameters / 1e6:9.2f} "
-    text += f"{x.macs / 1e9:7.1f} {x.times.median:8.1f} {quartiles:>17s}"
-    text += "".join(f" {ms:10.1f}" for ms in x.stages.values())
+    text += f"{x.macs / 1e9:7.1f} {_ms(x.times.median):>8s} {quartiles:>17s}"
+    text += "".join(f" {_ms(ms):>10s}" for ms in x.stages.values())
     return text + f" {'-' if x.peak_mb is None else x.peak_mb:>8}"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
