@@ -157,10 +157,10 @@ def test_a_scan_without_points_is_refused(tmp_path, capsys):
 
 
 def test_a_file_that_cannot_be_written_costs_no_result(scan, tmp_path, capsys):
-    assert cli.main(["benchmark", "minkunet", *SMALL, "--scan", str(scan), "--json", "/"]) == 1
+    assert cli.main(["benchmark", "minkunet", *SMALL, "--scan", str(scan), "--json", "."]) == 1
     printed = capsys.readouterr()
     assert "minkunet 0.125" in printed.out
-    assert "benchmark: / must be writable" in printed.err
+    assert "benchmark: . must be the path of a file, got a folder." in printed.err
 
 
 @pytest.mark.parametrize("width", [0.125, 0.25])

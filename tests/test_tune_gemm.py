@@ -4,25 +4,33 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import clouds
 import pytest
 import torch
+from house_form import provoke
 
 import torchsparse_lite as tsl
 from torchsparse_lite import models
 from torchsparse_lite import nn as spnn
+from torchsparse_lite._native import C
+from torchsparse_lite.cli import tune as cli_tune
+from torchsparse_lite.cli.contest import Contestant
 from torchsparse_lite.cli.tune import report
+from torchsparse_lite.data.simulate import scan_boxes
+from torchsparse_lite.ops import gemm
 from torchsparse_lite.ops.gemm_tiles import read_tiles, tile_by_rule, write_tiles
 from torchsparse_lite.ops.tune_gemm import (
     Convolution,
     TableLayer,
     Tuned,
     convolutions_of,
+    on_tensor_cores,
     table_layers,
     tune,
 )
-from torchsparse_lite.timing import Times
+from torchsparse_lite.timing import CPU, Times
 
 TILES = [(64, 32), (128, 32), (64, 64), (128, 64)]
 PROCESSORS = 16
@@ -163,6 +171,77 @@ def test_what_is_picked_goes_into_the_table(tmp_path):
         (128, 32),
     )
     assert json.loads(path.read_text())["sm_90"] == {"half 27x32x64@15": "64x32"}
+
+
+def test_what_is_timed_is_the_convolution_over_its_own_map(monkeypatch):
+    """The map's view of implicit GEMM, behind its pair lists; the weight packed once."""
+    calls, arrays = [], tuple(torch.full((1,), number) for number in range(7))
+    monkeypatch.setattr(gemm, "pack_weight", lambda weight: ("packed", weight))
+    monkeypatch.setattr(gemm, "implicit_gemm", lambda *given, **named: calls.append((given, named)))
+    one = Convolution((8, 16, 24), 50, 30, arrays)
+    run = on_tensor_cores(one, torch.float16)
+    run(2)
+    run(0)
+    (first, named), (second, other) = calls
+    feats, packed, table, order = first
+    assert feats.shape == (50, 16)
+    assert feats.dtype == packed[1].dtype == torch.float16
+    assert packed[1].shape == (8, 16, 24)
+    assert table == arrays[3:6]
+    assert order is arrays[6]
+    assert named == {"out_channels": 24, "tile": 2}
+    assert other == {"out_channels": 24, "tile": 0}
+    assert second[1] is packed
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """An Orin whose clock finds the first tile the fastest; all that it was asked for."""
+    asked = []
+
+    def race(calls, *, device, budget_s, is_queued):
+        assert is_queued
+        asked.append(list(calls))
+        return {name: Times(i + 1.0, 0.0, 0.0, 9) for i, name in enumerate(calls)}
+
+    monkeypatch.setattr(cli_tune, "gpu_of", lambda index: ("sm_87", PROCESSORS))
+    monkeypatch.setattr(cli_tune, "race", race)
+    monkeypatch.setattr(cli_tune, "tune", partial(tune, prepare=lambda *_: lambda number: None))
+    return asked
+
+
+def contestants(*widths):
+    rows = torch.from_numpy(scan_boxes(beams=6, columns=100))
+    points = tsl.PointTensor(rows, rows[:, :3].contiguous())
+    return [
+        Contestant(f"minkunet {width}", models.OnPoints(models.minkunet(width=width), 0.4), points)
+        for width in widths
+    ]
+
+
+def test_networks_are_tuned_into_a_table(tmp_path, capsys, machine):
+    path = tmp_path / "tiles.json"
+    write_tiles(path, "sm_90", {"half 27x32x64@15": (64, 32)})
+    cli_tune.tune_networks(contestants(0.125, 0.25), CPU, path)
+    table = read_tiles(str(path))
+    assert table["sm_90"] == {"half 27x32x64@15": (64, 32)}
+    assert set(table["sm_87"].values()) == {tuple(C.gemm_tiles()[0])}
+    assert all(names == [str(tile) for tile in C.gemm_tiles()] for names in machine)
+    kinds = {key.split()[0] for key in table["sm_87"]}
+    assert kinds == {"half", "tf32"}
+    assert len(machine) >= len(table["sm_87"]) > 40
+    printed = capsys.readouterr().out
+    assert f"of {len(table['sm_87']) // 2} layers take another tile than the rule's" in printed
+    assert f"written to {path} for sm_87; it is used with TSL_GEMM_TILES={path}" in printed
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_measured(tmp_path, machine):
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text("no table")
+    provoke(ValueError, [wrong], lambda: cli_tune.tune_networks(contestants(0.125), CPU, wrong))
+    provoke(OSError, [tmp_path], lambda: cli_tune.tune_networks(contestants(0.125), CPU, tmp_path))
+    assert machine == []
+    assert wrong.read_text() == "no table"
 
 
 def test_the_report_says_what_changed_and_by_how_much():

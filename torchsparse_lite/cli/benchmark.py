@@ -48,7 +48,7 @@ _DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-_SIM = "denser than a real one (for those: pip install 'torchsparse_lite[sim]')"
+_SIM = "denser than a real one (a truer one: pip install 'torchsparse_lite[sim]')"
 
 
 def benchmark(arguments: list[str]) -> None:
@@ -95,14 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, help="of the CPU; by default torch's own choice")
     add("--fused", action=argparse.BooleanOptionalAction, default=True, help="fold the norms")
     add("--seconds", type=float, default=5.0, help="of timing for each network, roughly")
-    add("--json", type=Path, metavar="FILE", help="write what was measured")
-    add(
-        "--tune",
-        type=Path,
-        metavar="FILE",
-        help="measure instead which tiles of the GPU are the fastest for these networks, and write "
-        "or extend a table for TSL_GEMM_TILES",
-    )
+    files = parser.add_mutually_exclusive_group()
+    files.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
+    help_ = "measure instead which tiles of the GPU are the fastest for these networks, in halves "
+    help_ += "and in TF32, and write or extend a table of them for TSL_GEMM_TILES"
+    files.add_argument("--tune", type=Path, metavar="FILE", help=help_)
     return parser
 
 
@@ -244,8 +241,12 @@ def _table(about: dict[str, Any], standings: Sequence[Standing]) -> str:
 
 
 def _line(x: Standing, width: int) -> str:
-    quartiles = f"{x.times.low:.1f} to {x.times.high:.1f}"
+    quartiles = f"{_ms(x.times.low)} to {_ms(x.times.high)}"
     text = f"{x.name:{width}s} {x.voxels:8d} {x.pairs_per_voxel:11.2f} {x.parameters / 1e6:9.2f} "
-    text += f"{x.macs / 1e9:7.1f} {x.times.median:8.1f} {quartiles:>17s}"
-    text += "".join(f" {ms:10.1f}" for ms in x.stages.values())
+    text += f"{x.macs / 1e9:7.1f} {_ms(x.times.median):>8s} {quartiles:>17s}"
+    text += "".join(f" {_ms(ms):>10s}" for ms in x.stages.values())
     return text + f" {'-' if x.peak_mb is None else x.peak_mb:>8}"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

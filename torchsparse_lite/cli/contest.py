@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 from typing import Any
@@ -136,7 +136,8 @@ def _standing(
     entry: Contestant, setting: Setting, times: Times, run: Callable[[], Tensor]
 ) -> Standing:
     passes = [time_stages(run, device=setting.device)[1] for _ in range(_PASSES)]
-    counted = profile(entry.network, entry.points)
+    whole = replace(setting, is_fused=False)
+    counted = profile(whole.ready(entry.network), whole.place(entry.points))
     first = next((layer for layer in counted.layers if layer.kind == "Conv3d"), counted.layers[0])
     return Standing(
         name=entry.name,

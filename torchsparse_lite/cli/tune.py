@@ -55,7 +55,7 @@ def _convolutions(contestants: Sequence[Contestant], device: torch.device) -> li
     def run() -> None:
         for entry in contestants:
             network = setting.ready(entry.network)
-            with torch.inference_mode():
+            with torch.no_grad():
                 network(setting.place(entry.points))
 
     return convolutions_of(run)

@@ -23,7 +23,15 @@ from torchsparse_lite.ops.gemm_tiles import Tile, layer_key, tile_by_rule
 from torchsparse_lite.ops.sparse_conv import LISTS
 from torchsparse_lite.timing import Times
 
-__all__ = ["Convolution", "TableLayer", "Tuned", "convolutions_of", "table_layers", "tune"]
+__all__ = [
+    "Convolution",
+    "TableLayer",
+    "Tuned",
+    "convolutions_of",
+    "on_tensor_cores",
+    "table_layers",
+    "tune",
+]
 
 _DTYPES = (torch.float16, torch.float32)  # stands for TF32
 Measure = Callable[[Mapping[str, Callable[[], object]]], Mapping[str, Times]]
