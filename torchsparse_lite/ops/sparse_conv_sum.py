@@ -168,7 +168,7 @@ def one_by_one(
     num_out: int,
     relu: bool,
 ) -> Tensor:
-    """The operator ``sparse_conv_sum`` by convolutions one after the other; packs nothing itself."""
+    """The operator ``sparse_conv_sum`` by convolutions one after the other."""
     terms = _terms(feats, sides, weights, biases, pairs, full_taps, is_identity, tap_ptrs, num_out)
     return _composed(terms, residual, relu=relu)
 
