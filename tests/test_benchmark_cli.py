@@ -48,12 +48,12 @@ def run(capsys, *arguments, status=0):
 def test_a_table_of_networks(scan, tmp_path, capsys):
     before = torch.get_num_threads()
     path = tmp_path / "new" / "latency.json"
-    two = ("minkunet", "spvcnn", "--width", "0.125", "0.25", "--threads", "1")
+    two = ("--network", "minkunet", "spvcnn", "--width", "0.125", "0.25", "--threads", "1")
     printed = run(capsys, *two, *SMALL[2:], "--scan", scan, "--json", path)
     assert torch.get_num_threads() == before
     header, rows = printed.split("\n\n")
     assert f"{scan}, {POINTS} points, read in" in header
-    assert "1 threads" in header
+    assert "1 thread, " in header
     assert "float32, fused" in header
     title, *lines = rows.splitlines()[:5]
     for word in ("voxels", "pairs/voxel", "GMACs", "quartiles", "voxelize", "map", "peak, MB"):
@@ -78,7 +78,9 @@ def test_a_table_of_networks(scan, tmp_path, capsys):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_other_types_and_no_fusing(scan, capsys, dtype):
-    printed = run(capsys, "spvcnn", *SMALL, "--scan", scan, "--dtype", dtype, "--no-fused")
+    printed = run(
+        capsys, *SMALL, "--network", "spvcnn", "--scan", scan, "--dtype", dtype, "--no-fused"
+    )
     assert f"{dtype}, not fused" in printed
 
 
@@ -87,7 +89,7 @@ def test_a_street_is_made_where_there_is_no_scan(capsys, monkeypatch):
     thin = scan_boxes(beams=6, columns=100)
     monkeypatch.setattr(benchmark, "ray_caster_name", lambda: "embreex")
     monkeypatch.setattr(benchmark, "simulate_scan", lambda seed: (thin[:-seed], None))
-    printed = run(capsys, "minkunet", *SMALL, "--seed", "3")
+    printed = run(capsys, *SMALL, "--network", "minkunet", "--seed", "3")
     assert f"simulated street 3, {len(thin) - 3} points\n" in printed
 
     def absent():
@@ -96,7 +98,7 @@ def test_a_street_is_made_where_there_is_no_scan(capsys, monkeypatch):
 
     monkeypatch.setattr(benchmark, "ray_caster_name", absent)
     monkeypatch.setattr(benchmark, "scan_boxes", partial(scan_boxes, beams=6, columns=100))
-    printed = run(capsys, "minkunet", *SMALL)
+    printed = run(capsys, *SMALL, "--network", "minkunet")
     assert "street of boxes 0" in printed
     assert "pip install 'torchsparse_lite[sim]'" in printed
 
@@ -112,7 +114,7 @@ def test_streets_of_boxes_depend_on_the_seed_alone():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["spconv"], ["network must be one of minkunet, spvcnn", "got 'spconv'"]),
+        (["--network", "spconv"], ["--network must be one of minkunet, spvcnn", "got 'spconv'"]),
         (["--width", "0"], ["--width must be a number from 0.01 on, got 0.0"]),
         (["--voxel-size", "nan"], ["--voxel-size must be a number from 0.001 on, got nan"]),
         (["--threads", "0"], ["--threads must be a number from 1 on, got 0"]),
@@ -157,7 +159,10 @@ def test_a_scan_without_points_is_refused(tmp_path, capsys):
 
 
 def test_a_file_that_cannot_be_written_costs_no_result(scan, tmp_path, capsys):
-    assert cli.main(["benchmark", "minkunet", *SMALL, "--scan", str(scan), "--json", "."]) == 1
+    assert (
+        cli.main(["benchmark", "--network", "minkunet", *SMALL, "--scan", str(scan), "--json", "."])
+        == 1
+    )
     printed = capsys.readouterr()
     assert "minkunet 0.125" in printed.out
     assert "benchmark: . must be the path of a file, got a folder." in printed.err
@@ -214,7 +219,7 @@ def test_trained_networks_by_their_runs(scan, tmp_path, capsys, monkeypatch):
     assert f"{folder} " in printed.splitlines()[-1]
     assert "minkunet" not in printed
     last = folder / "checkpoints" / "last.ckpt"
-    both = ("spvcnn", *SMALL, "--run", folder, "--checkpoint", last)
+    both = ("--network", "spvcnn", *SMALL, "--run", folder, "--checkpoint", last)
     assert len(run(capsys, *both, "--scan", scan).split("\n\n")[1].splitlines()) == 3
     message = run(capsys, "--run", tmp_path / "none", "--scan", scan, status=1)
     assert "the folder of a run" in message

@@ -17,7 +17,7 @@ from torchsparse_lite.ops import gemm_tiles
 from torchsparse_lite.timing import elapsed_ms
 
 pytestmark = NEEDS_CUDA
-TINY = ("benchmark", "minkunet", "spvcnn", "--width", "0.25", "--voxel-size", "0.4")
+TINY = ("benchmark", "--network", "minkunet", "spvcnn", "--width", "0.25", "--voxel-size", "0.4")
 
 
 @pytest.fixture(autouse=True)

@@ -79,8 +79,8 @@ def benchmark(arguments: list[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("tsl benchmark", description=benchmark.__doc__)
     add = parser.add_argument
-    names = " ".join(_NETWORKS)
-    add("networks", nargs="*", metavar="network", help=f"{names}; both, unless --run names one")
+    help_ = f"{', '.join(_NETWORKS)}; all of them, unless --run names one"
+    add("--network", nargs="+", default=[], metavar="NAME", help=help_)
     add("--width", type=float, nargs="+", default=[1.0], help="factors on all channels")
     add("--preset", choices=models.PRESETS, default="42", help="depth of the networks")
     add("--voxel-size", type=float, default=0.05, metavar="METRES")
@@ -104,8 +104,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in options.networks:
-        check_choice("benchmark: network", name, _NETWORKS)
+    for name in options.network:
+        check_choice("benchmark: --network", name, _NETWORKS)
     numbers: dict[str, tuple[Sequence[float], float]] = {
         "width": (options.width, 0.01),
         "voxel-size": ([options.voxel_size], 0.001),
@@ -187,7 +187,7 @@ def _street(seed: int) -> _Read:
 
 def _contestants(options: argparse.Namespace, scan: Scan) -> list[Contestant]:
     """Those of the command line, with the points of the scan."""
-    names = options.networks or ([] if options.run else list(_NETWORKS))
+    names = options.network or ([] if options.run else list(_NETWORKS))
     size, found = options.voxel_size, []
     for name in dict.fromkeys(names):
         for width in dict.fromkeys(options.width):
@@ -223,6 +223,7 @@ def _table(about: dict[str, Any], standings: Sequence[Standing]) -> str:
     load = "" if about["load_ms"] is None else f", read in {about['load_ms']:.1f} ms"
     fused = "fused" if about["fused"] else "not fused"
     where = about.get("gpu") or f"{about['processor']}, {about['simd']}"
+    threads = f"{about['threads']} thread{'s' * (about['threads'] > 1)}"
     width = max(len("network"), *(len(standing.name) for standing in standings))
     stages = list(standings[0].stages)
     head = f"{'network':{width}s} {'voxels':>8s} {'pairs/voxel':>11s} {'params, M':>9s} "
@@ -231,7 +232,7 @@ def _table(about: dict[str, Any], standings: Sequence[Standing]) -> str:
     return "\n".join(
         [
             f"scan     {about['scan']}, {about['points']} points{load}",
-            f"machine  {where}, {about['threads']} threads, torch {about['torch']}",
+            f"machine  {where}, {threads}, torch {about['torch']}",
             f"network  {about['dtype']}, {fused}",
             "",
             head,

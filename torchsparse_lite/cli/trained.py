@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import nn
 
-from torchsparse_lite.cli.training import TrainedCommand, quiet
+from torchsparse_lite.cli.training import CONFIG, TrainedCommand, quiet
+from torchsparse_lite.errors import refuse
 
 __all__ = ["load_trained"]
 
@@ -25,6 +28,12 @@ def load_trained(folder: str, checkpoint: str | None) -> tuple[nn.Module, tuple[
         folder: of the run.
         checkpoint: by default the best of the run.
     """
+    if not (Path(folder) / CONFIG).is_file():
+        rule, remedy = (
+            f"the folder of a run, with {CONFIG}",
+            "Give the folder that tsl train wrote.",
+        )
+        refuse("benchmark: --run", rule, folder, remedy, error=FileNotFoundError)
     chosen = () if checkpoint is None else (f"--checkpoint={checkpoint}",)
     with quiet():
         command = _Benchmark([f"--run={folder}", *_HERE, *chosen])
