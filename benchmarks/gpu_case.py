@@ -12,8 +12,10 @@ import argparse
 import torch
 
 import torchsparse_lite as tsl
-from torchsparse_lite import ops
+from torchsparse_lite import models, ops
 from torchsparse_lite.nn import functional as tsf
+from torchsparse_lite.ops.room import DEAD
+from torchsparse_lite.sizes import Capacities
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -27,6 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     _multiply(xyz.to(device))
     _reduce(xyz.to(device))
     _search(xyz.to(device))
+    _with_room(xyz.to(device))
     print(f"done on {device}")
 
 
@@ -61,8 +64,33 @@ def _multiply(xyz: torch.Tensor) -> None:
             for kernel_size, stride in ((3, 1), (5, 1), (2, 2)):
                 conv = tsl.nn.Conv3d(20, 40, kernel_size, stride).to(xyz.device, dtype)
                 conv(x).feats.float().sum().backward()
+            _sum(x.detach(), conv.weight.new_ones(27, 20, 40))
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def _sum(x: tsl.SparseTensor, weight: torch.Tensor) -> None:
+    """Two convolutions in one pass, one over features side by side."""
+    kernel_map = x.manager.submanifold(x.level, tsl.ConvGeometry.same(3))
+    ops.table_of_pairs(kernel_map.lists, kernel_map.num_out)
+    with torch.no_grad():
+        pairs = kernel_map.pairs(with_backward=False)
+        sides = ops.ConvTerm((x.feats, x.feats), torch.cat([weight, weight], dim=1), pairs)
+        ops.sparse_conv_sum([sides, ops.ConvTerm((x.feats,), weight, pairs)], relu=True)
+
+
+def _with_room(xyz: torch.Tensor) -> None:
+    """A network on fixed memory, as it is recorded; more points than there are."""
+    dtype = torch.float16 if xyz.is_cuda else torch.float32
+    network = models.spvcnn("18", width=0.25, voxel_size=0.2).eval().to(xyz.device, dtype)
+    coords = torch.cat([xyz.new_zeros(len(xyz), 1), xyz], dim=1)
+    coords = torch.cat([coords, xyz.new_full((100, 4), DEAD)])
+    feats = coords.to(dtype)
+    sizes = Capacities(xyz.device, 1.3)
+    with torch.no_grad():
+        for _ in range(2):
+            sizes.begin()
+            network(tsl.PointTensor.of_checked(feats, coords, 1, sizes))
 
 
 def _reduce(xyz: torch.Tensor) -> None:

@@ -85,9 +85,9 @@ def workload():
             ).feats.sum()
         )
         with torch.no_grad():
-            pairs = x.manager.submanifold(x.level, tsl.ConvGeometry.same(3)).pairs(
-                with_backward=False
-            )
+            kernel_map = x.manager.submanifold(x.level, tsl.ConvGeometry.same(3))
+            pairs = kernel_map.pairs(with_backward=False)
+            tsl.ops.table_of_pairs(kernel_map.lists, kernel_map.num_out)
             sides = (x.feats, x.feats)
             terms = [
                 tsl.ops.ConvTerm(sides, torch.ones(27, 8, 4), pairs, torch.ones(4)),

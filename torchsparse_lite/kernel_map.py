@@ -199,6 +199,11 @@ class KernelMap:
         return kernel_map
 
     @property
+    def lists(self) -> tuple[Tensor, Tensor, Tensor]:
+        """in_index, out_index and tap_ptr."""
+        return self.in_index, self.out_index, self.tap_ptr
+
+    @property
     def num_pairs(self) -> int:
         """Number of multiplications of one input row with one tap's weight."""
         return self.in_index.shape[0]
@@ -221,8 +226,7 @@ class KernelMap:
             ptr = torch.arange(self.num_out + 1, device=mask.device)
             return NeighborTable(mask, ptr, self.in_index)
         with scope("map"):
-            lists = self.in_index, self.out_index, self.tap_ptr
-            return NeighborTable(*ops.table_of_pairs(lists, self.num_out))
+            return NeighborTable(*ops.table_of_pairs(self.lists, self.num_out))
 
     @cached_property
     def window_sizes(self) -> Tensor:

@@ -93,20 +93,19 @@ def segments(
         order = torch.arange(segment.shape[0], device=segment.device)
     if segment.is_cuda:
         return _segments_at_once(segment, count, order, exact=exact)
-    if bool((segment[order].diff() < 0).any()):
-        order = torch.argsort(segment, stable=True)
-    missing = int((segment < 0).sum())
-    if missing:
-        order = order[segment[order] >= 0]
-    counts = torch.bincount(segment[segment >= 0] if missing else segment, minlength=count)
-    return order, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    place = torch.where(segment < 0, count, segment)  # those that belong to none come last
+    if bool((place[order].diff() < 0).any()):
+        order = torch.argsort(place, stable=True)
+    counts = torch.bincount(place, minlength=count + 1)[:count]
+    ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return order[: int(ptr[-1])], ptr
 
 
 def _segments_at_once(
     segment: Tensor, count: int, order: Tensor, *, exact: bool
 ) -> tuple[Tensor, Tensor]:
     """The same without branches on data: waits for the device at most once."""
-    place = torch.where(segment < 0, count, segment)  # those that belong to none come last
+    place = torch.where(segment < 0, count, segment)
     is_grouped = (place[order].diff() >= 0).all()
     order = torch.where(is_grouped, order, torch.argsort(place, stable=True))
     ptr = torch.searchsorted(place[order], torch.arange(count + 1, device=segment.device))
