@@ -213,6 +213,8 @@ def _about(options: argparse.Namespace, setting: Setting, scan: _Read) -> dict[s
         "threads": torch.get_num_threads(),
         "dtype": options.dtype,
         "fused": setting.is_fused,
+        "preset": options.preset,
+        "voxel_size_m": options.voxel_size,
         "scan": scan.text,
         "points": len(scan.scan),
         "load_ms": None if scan.load_ms is None else round(scan.load_ms, 4),
