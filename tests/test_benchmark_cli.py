@@ -115,7 +115,7 @@ def test_streets_of_boxes_depend_on_the_seed_alone():
     ("arguments", "words"),
     [
         (["--network", "spconv"], ["--network must be one of minkunet, spvcnn", "got 'spconv'"]),
-        (["--width", "0"], ["--width must be a number from 0.01 on, got 0.0"]),
+        (["--width", "0"], ["--width must be a number from 0.05 on, got 0.0"]),
         (["--voxel-size", "nan"], ["--voxel-size must be a number from 0.001 on, got nan"]),
         (["--threads", "0"], ["--threads must be a number from 1 on, got 0"]),
         (["--seed", "-1"], ["--seed must be a number from 0 on, got -1"]),

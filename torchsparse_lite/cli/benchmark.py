@@ -107,7 +107,7 @@ def _check(options: argparse.Namespace) -> None:
     for name in options.network:
         check_choice("benchmark: --network", name, _NETWORKS)
     numbers: dict[str, tuple[Sequence[float], float]] = {
-        "width": (options.width, 0.01),
+        "width": (options.width, 0.05),
         "voxel-size": ([options.voxel_size], 0.001),
         "threads": ([] if options.threads is None else [options.threads], 1),
         "seed": ([options.seed], 0),
