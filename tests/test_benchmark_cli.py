@@ -62,7 +62,7 @@ def test_a_table_of_networks(scan, tmp_path, capsys):
     assert [line[: len(name)] for line, name in zip(lines, names, strict=True)] == names
     result = json.loads(path.read_text())
     assert (result["threads"], result["dtype"], result["fused"]) == (1, "float32", True)
-    assert result["points"] == POINTS
+    assert (result["points"], result["preset"], result["voxel_size_m"]) == (POINTS, "42", 0.2)
     assert [row["network"] for row in result["rows"]] == names
     for row in result["rows"]:
         low, high = row["latency"]["quartiles_ms"]
@@ -115,7 +115,7 @@ def test_streets_of_boxes_depend_on_the_seed_alone():
     ("arguments", "words"),
     [
         (["--network", "spconv"], ["--network must be one of minkunet, spvcnn", "got 'spconv'"]),
-        (["--width", "0"], ["--width must be a number from 0.01 on, got 0.0"]),
+        (["--width", "0"], ["--width must be a number from 0.05 on, got 0.0"]),
         (["--voxel-size", "nan"], ["--voxel-size must be a number from 0.001 on, got nan"]),
         (["--threads", "0"], ["--threads must be a number from 1 on, got 0"]),
         (["--seed", "-1"], ["--seed must be a number from 0 on, got -1"]),
@@ -168,15 +168,14 @@ def test_a_file_that_cannot_be_written_costs_no_result(scan, tmp_path, capsys):
     assert "benchmark: . must be the path of a file, got a folder." in printed.err
 
 
-@pytest.mark.parametrize("width", [0.125, 0.25])
-def test_memory_of_a_network_is_measured(monkeypatch, width):
-    """In a process of its own; a network that is wider takes more."""
+def test_memory_of_a_network_is_measured(monkeypatch):
+    """In a process of its own, and with its weights."""
     monkeypatch.undo()
     if not Path("/proc/self/status").is_file():
         pytest.skip("the system does not tell how much memory a process has")
     rows = torch.from_numpy(scan_boxes(beams=16, columns=400))
     points = PointTensor(rows, rows[:, :3].contiguous())
-    entry = Contestant("a", OnPoints(minkunet(width=width), 0.2), points)
+    entry = Contestant("a", OnPoints(minkunet(width=0.25), 0.2), points)
     (standing,) = measure(
         [entry], Setting(CPU), budget_s=0, progress=lambda items, text, count: items
     )

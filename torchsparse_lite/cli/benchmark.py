@@ -107,7 +107,7 @@ def _check(options: argparse.Namespace) -> None:
     for name in options.network:
         check_choice("benchmark: --network", name, _NETWORKS)
     numbers: dict[str, tuple[Sequence[float], float]] = {
-        "width": (options.width, 0.01),
+        "width": (options.width, 0.05),
         "voxel-size": ([options.voxel_size], 0.001),
         "threads": ([] if options.threads is None else [options.threads], 1),
         "seed": ([options.seed], 0),
@@ -213,6 +213,8 @@ def _about(options: argparse.Namespace, setting: Setting, scan: _Read) -> dict[s
         "threads": torch.get_num_threads(),
         "dtype": options.dtype,
         "fused": setting.is_fused,
+        "preset": options.preset,
+        "voxel_size_m": options.voxel_size,
         "scan": scan.text,
         "points": len(scan.scan),
         "load_ms": None if scan.load_ms is None else round(scan.load_ms, 4),
