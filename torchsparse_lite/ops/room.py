@@ -15,13 +15,14 @@ of points keep their exact sizes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
 __all__ = ["DEAD", "Room", "fill_up", "live", "settled"]
 
 DEAD = -1
+_Made = TypeVar("_Made", bound=tuple[Tensor, ...])
 
 
 class Room(NamedTuple):
@@ -50,12 +51,12 @@ def fill_up(values: Tensor, size: int, value: int) -> Tensor:
 
 
 def settled(
-    make: Callable[[Tensor], tuple[Tensor, ...]],
+    make: Callable[[Tensor], _Made],
     sized: int,
     coords: Tensor,
     capacity: int,
     overflow: Tensor,
-) -> tuple[Tensor, ...]:
+) -> _Made:
     """What ``make`` returns for the live rows, or, where that does not fit, for none.
 
     Args:

@@ -42,9 +42,11 @@ def _sites_native(
     overflow: Tensor | None = None,
 ) -> Tensor:
     if overflow is not None and not coords.is_cuda:
-        how = kernel_size, stride, dilation, padding, kind, shape
-        made_of = settled(lambda rows: (_sites_native(rows, *how),), 0, coords, capacity, overflow)
-        return fill_up(made_of[0], capacity, DEAD)
+        window = kernel_size, stride, dilation, padding, kind, shape
+        (sites,) = settled(
+            lambda rows: (_sites_native(rows, *window),), 0, coords, capacity, overflow
+        )
+        return fill_up(sites, capacity, DEAD)
     geometry = _geometry(kernel_size, stride, dilation, padding)
     limit = None if shape is None else tuple(shape)
     made: list[Tensor] = []
