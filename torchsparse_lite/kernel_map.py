@@ -261,7 +261,7 @@ class KernelMap:
         )
         # The arrays, not the map itself: a reference cycle would outlive the forward pass.
         transposed.__dict__["_backward_arrays"] = self._arrays
-        if not self.has_room:
+        if "host_tap_ptr" in self.__dict__:
             transposed.__dict__["host_tap_ptr"] = self.host_tap_ptr
         return transposed
 
@@ -350,7 +350,7 @@ class KernelMap:
             self.num_out,
             self.is_symmetric,
             self.full_tap,
-            None if self.has_room else self.host_tap_ptr,
+            None if self.has_room else lambda: self.host_tap_ptr,
             self.is_identity,
         )
 

@@ -10,6 +10,7 @@ derivative; flags say how the stored weight is to be read. On a GPU it is comput
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from torchsparse_lite.ops.channelwise_conv import channelwise_conv, channelwise_
 from torchsparse_lite.ops.columns import column_sums
 from torchsparse_lite.ops.packed_weight import PackedWeight, kept_weight
 from torchsparse_lite.ops.pairs import tap_begins, tile_pairs, tile_rows, transpose_pairs
-from torchsparse_lite.ops.registry import Autograd, define_op
+from torchsparse_lite.ops.registry import Autograd, computed_dtype, define_op
 from torchsparse_lite.ops.widen import sum_dtype
 
 __all__ = ["Pairs", "sparse_conv", "sparse_conv_weight_grad", "transposed_tiles"]
@@ -40,7 +41,8 @@ class Pairs:
         num_out: number of output rows.
         is_symmetric: the map is its own transpose with taps counted backwards.
         full_tap: a tap that feeds every output row (the centre of a submanifold kernel), or -1.
-        tap_ptr: (K + 1,) int64 on the CPU wherever the map is: where each tap begins, and the end,
+        tap_ptr: (K + 1,) int64 on the CPU wherever the map is, or what returns it where somebody
+            asks, for which a GPU is waited for once: where each tap begins, and the end,
             in both of the lists. None: a GPU is waited for at each call that loops over the taps.
         is_identity: its only tap leads from every row to itself.
     """
@@ -50,8 +52,15 @@ class Pairs:
     num_out: int
     is_symmetric: bool = False
     full_tap: int = -1
-    tap_ptr: Tensor | None = None
+    tap_ptr: Tensor | Callable[[], Tensor] | None = None
     is_identity: bool = False
+
+    def host_taps(self, feats: Tensor, groups: int) -> Tensor | None:
+        """``tap_ptr`` for a convolution of these features that loops over the taps, else None."""
+        is_half = computed_dtype(feats) in (torch.bfloat16, torch.float16)
+        if feats.is_cuda and is_half and groups == 1:
+            return None
+        return self.tap_ptr() if callable(self.tap_ptr) else self.tap_ptr
 
 
 LISTS = 3
@@ -312,7 +321,7 @@ def sparse_conv(
         transposed,
         False,
         relu,
-        pairs.tap_ptr,
+        pairs.host_taps(feats, groups),
         kept[0] if kept else None,
     )
     return result
@@ -421,5 +430,6 @@ def sparse_conv_weight_grad(
         (kernel_volume, in_channels / groups, out_channels), float64 for float64 and else float32.
     """
     lists = list(pairs.forward[:LISTS])
-    result: Tensor = _weight_grad(feats, grad_out, lists, groups, pairs.tap_ptr)
+    taps = pairs.host_taps(feats, groups)
+    result: Tensor = _weight_grad(feats, grad_out, lists, groups, taps)
     return result

@@ -91,7 +91,7 @@ def sparse_conv_sum(
         [array for term in terms for array in term.pairs.forward],
         [term.pairs.full_tap for term in terms],
         [term.pairs.is_identity for term in terms],
-        [term.pairs.tap_ptr for term in terms],
+        [term.pairs.host_taps(term.feats[0], 1) for term in terms],
         [part for parts in kept for part in parts] if all(kept) else [],
         terms[0].pairs.num_out,
         relu,
