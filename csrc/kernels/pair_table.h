@@ -9,8 +9,8 @@
 // ascend, so bits and inputs go to neighbouring places, and in all 16 bytes a pair and 40 a row are
 // moved. A stable sort by output row would move 16 bytes a pair in each of its passes, one for
 // every 8 bits of the row. These operators make it anew in each call; table_of_pairs gives it to
-// those who keep it. Memory: 12 bytes a row (4 more for each further 32 taps) and 4 a pair, and what
-// summing needs.
+// those who keep it. Memory: 12 bytes a row (4 more for each further 32 taps) and 4 a pair, and
+// what summing needs.
 #pragma once
 
 #include <cstdint>
