@@ -119,9 +119,8 @@ struct SumArrays {
 void check_parts(const SumArrays& sum, size_t num_biases) {
   const size_t parts = sum.feats.size();
   TSL_CHECK(parts >= 1 && parts <= kMaxParts && num_biases <= kMaxBiases, ValueError,
-            "implicit_gemm: feats must have 1 to ", kMaxParts,
-            " parts, with as many biases or fewer, ", "got ", parts, " and ", num_biases,
-            ". Concatenate some of them.");
+            "implicit_gemm: feats must have 1 to ", kMaxParts, " parts and biases at most ",
+            kMaxBiases, ", got ", parts, " and ", num_biases, ". Concatenate some of them.");
   TSL_CHECK(sum.packed.size() == parts && sum.part_tables.size() == parts, ValueError,
             "implicit_gemm: packed and part_tables must have one entry for each of ", parts,
             " parts, got ", sum.packed.size(), " and ", sum.part_tables.size(), ". Pass all.");
