@@ -71,7 +71,7 @@ def test_a_weight_of_another_kind_is_refused(calls, what):
     feats, weight, _, _ = operands(found, 4, 6, torch.float64, "cpu")
     lists = list(found.pairs(with_backward=False).forward)
     view = [*lists, *found.neighbors, torch.arange(found.num_out, dtype=torch.int32)]
-    options = found.num_out, 1, True, found.full_tap, False, False, False, None
+    options = found.num_out, 1, True, found.full_tap, False, False, False, None, None
     with pytest.raises(kind, match="sparse_conv: weight must be"):
         on_cuda(feats, spoil(weight), None, None, view, [], *options)
     assert calls == []
