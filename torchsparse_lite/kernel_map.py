@@ -143,6 +143,18 @@ class NeighborTable(NamedTuple):
     rows: Tensor
 
 
+class _HostCopy:
+    """A tensor on the CPU, read when it is asked for first."""
+
+    def __init__(self, tensor: Tensor, copy: Tensor | None = None) -> None:
+        self._tensor, self._copy = tensor, copy
+
+    def __call__(self) -> Tensor:
+        if self._copy is None:
+            self._copy = self._tensor.cpu()
+        return self._copy
+
+
 @dataclass(frozen=True, eq=False)
 class KernelMap:
     """All pairs (input row, output row) of a convolution, grouped by tap.
@@ -214,9 +226,13 @@ class KernelMap:
         return self.is_symmetric and self.full_tap == 0 and self.geometry.kernel_volume == 1
 
     @cached_property
+    def _host_copy(self) -> _HostCopy:
+        return _HostCopy(self.tap_ptr)
+
+    @property
     def host_tap_ptr(self) -> Tensor:
         """``tap_ptr`` on the CPU, for loops over the taps; waits for a GPU, once per map."""
-        return self.tap_ptr.cpu()
+        return self._host_copy()
 
     @cached_property
     def neighbors(self) -> NeighborTable:
@@ -261,8 +277,7 @@ class KernelMap:
         )
         # The arrays, not the map itself: a reference cycle would outlive the forward pass.
         transposed.__dict__["_backward_arrays"] = self._arrays
-        if "host_tap_ptr" in self.__dict__:
-            transposed.__dict__["host_tap_ptr"] = self.host_tap_ptr
+        transposed.__dict__["_host_copy"] = self._host_copy
         return transposed
 
     def select(self, taps: Sequence[int]) -> KernelMap:
@@ -294,7 +309,7 @@ class KernelMap:
             self.is_symmetric and mirrored == set(taps),
             list(taps).index(self.full_tap) if self.full_tap in taps else -1,
         )
-        selected.__dict__["host_tap_ptr"] = host_ptr
+        selected.__dict__["_host_copy"] = _HostCopy(selected.tap_ptr, host_ptr)
         return selected
 
     @cached_property
@@ -332,7 +347,7 @@ class KernelMap:
         tap_ptr = torch.arange(2, device=device) * count  # a copy would wait
         geometry = geometry or ConvGeometry.same(1)
         made = cls(geometry, count, count, rows, rows, tap_ptr, is_symmetric=True, full_tap=0)
-        made.__dict__["host_tap_ptr"] = host_ptr
+        made.__dict__["_host_copy"] = _HostCopy(tap_ptr, host_ptr)
         return made
 
     def pairs(self, *, with_backward: bool) -> Pairs:
@@ -350,7 +365,7 @@ class KernelMap:
             self.num_out,
             self.is_symmetric,
             self.full_tap,
-            None if self.has_room else lambda: self.host_tap_ptr,
+            None if self.has_room else self._host_copy,
             self.is_identity,
         )
 

@@ -41,9 +41,7 @@ class Pairs:
         num_out: number of output rows.
         is_symmetric: the map is its own transpose with taps counted backwards.
         full_tap: a tap that feeds every output row (the centre of a submanifold kernel), or -1.
-        tap_ptr: (K + 1,) int64 on the CPU wherever the map is, or what returns it where somebody
-            asks, for which a GPU is waited for once: where each tap begins, and the end,
-            in both of the lists. None: a GPU is waited for at each call that loops over the taps.
+        taps: see :attr:`tap_ptr`; the tensor, or what returns it.
         is_identity: its only tap leads from every row to itself.
     """
 
@@ -52,15 +50,23 @@ class Pairs:
     num_out: int
     is_symmetric: bool = False
     full_tap: int = -1
-    tap_ptr: Tensor | Callable[[], Tensor] | None = None
+    taps: Tensor | Callable[[], Tensor] | None = None
     is_identity: bool = False
+
+    @property
+    def tap_ptr(self) -> Tensor | None:
+        """(K + 1,) int64 on the CPU: where each tap begins in both lists, and the end.
+
+        To read it, a GPU is waited for once per map. None: at each call that loops over the taps.
+        """
+        return self.taps() if callable(self.taps) else self.taps
 
     def host_taps(self, feats: Tensor, groups: int) -> Tensor | None:
         """``tap_ptr`` for a convolution of these features that loops over the taps, else None."""
         is_half = computed_dtype(feats) in (torch.bfloat16, torch.float16)
         if feats.is_cuda and is_half and groups == 1:
             return None
-        return self.tap_ptr() if callable(self.tap_ptr) else self.tap_ptr
+        return self.tap_ptr
 
 
 LISTS = 3

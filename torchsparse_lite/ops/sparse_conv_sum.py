@@ -145,7 +145,7 @@ def _terms(
                 (),
                 num_out,
                 full_tap=full_taps[i],
-                tap_ptr=tap_ptrs[i],
+                taps=tap_ptrs[i],
                 is_identity=is_identity[i],
             ),
             biases[i],
