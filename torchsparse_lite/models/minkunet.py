@@ -257,7 +257,9 @@ class _FusedUp(nn.Module):
         sides = (self.transition(x), skip)
         if reads_sides(sides):
             return over_sides(self.blocks, sides)
-        result: SparseTensor = self.blocks(cat(sides))
+        joined = cat(sides)
+        del sides  # what was copied makes room
+        result: SparseTensor = self.blocks(joined)
         return result
 
 
