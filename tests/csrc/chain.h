@@ -228,16 +228,15 @@ class Chain {
     for (int64_t i = 0; i < size_of(packed); ++i) pack(i);
     Aligned<BFloat16> feats(from);
     Aligned<BFloat16> to(unset<BFloat16>(map.num_out * kChannels));
-    const ImplicitGemm<BFloat16> gemm{map.table(),
-                                      size_of(map.rows),
-                                      map.volume,
-                                      map.order.data(),
-                                      map.num_out,
-                                      feats.data(),
-                                      size_of(from) / kChannels,
-                                      kChannels,
-                                      packed.data(),
-                                      {nullptr, nullptr, to.data(), kChannels, true}};
+    ImplicitGemm<BFloat16> gemm{};
+    gemm.tables[0] = {map.table(), size_of(map.rows), map.volume, size_of(from) / kChannels};
+    gemm.num_tables = gemm.num_parts = 1;
+    gemm.parts[0] = {0, kChannels, feats.data(), packed.data()};
+    gemm.order = map.order.data();
+    gemm.num_out = map.num_out;
+    gemm.out.out = to.data();
+    gemm.out.channels = kChannels;
+    gemm.out.relu = true;
     for (int64_t tile = 0; tile < Tile::row_tiles(map.num_out); ++tile) {
       WarpBlock block(Tile::kWarps, false);
       ImplicitGemmTile<BFloat16, Tile, WarpBlock>(block, gemm, tile, 0).run();
