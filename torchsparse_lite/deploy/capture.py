@@ -24,10 +24,10 @@ def capture(model: nn.Module, capacity: int | None = None) -> Captured:
 
     On a GPU the first call records: it looks how many sites and pairs the input has at each level
     and takes the same with room as fixed sizes. Calls after that copy their input in, play the
-    graph, and wait once, at the end. An input that does not fit (more rows than ``capacity``, more
-    sites or pairs somewhere than there is room for, another dtype, width or batch size) is computed
-    as usual, and counted in :attr:`Captured.fallbacks`. The results are those of
-    ``model``, up to the order of sums.
+    graph, and wait once, at the end. An input that does not fit (no rows or more than ``capacity``,
+    more sites or pairs somewhere than there is room for, another dtype, width or batch size) is
+    computed as usual, and counted in :attr:`Captured.fallbacks`. The results are those of
+    ``model``, up to the order of sums. One call at a time: they share the memory of the graph.
 
     Fold it first: ``capture(nn.fuse(model).half())``. Convolutions must be ones that run without
     waiting for the GPU: halves, or float32 where torch's switch allows TF32, in one group; or
