@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import clouds
 import pytest
 import torch
@@ -13,6 +16,7 @@ from torch import nn
 import torchsparse_lite as tsl
 from torchsparse_lite import nn as spnn
 from torchsparse_lite.deploy import capture
+from torchsparse_lite.deploy.capture import _addresses
 from torchsparse_lite.deploy.recording import Recording
 from torchsparse_lite.models.blocks import DepthwiseBlock
 from torchsparse_lite.models.minkunet import minkunet
@@ -202,12 +206,137 @@ def test_bad_arguments_are_named():
     provoke(ValueError, ["Captured: model", "eval"], lambda: captured(voxels(5)))
 
 
+def test_what_is_played_needs_nothing_made_anew():
+    """A graph runs no Python: results are read from what the recording has kept."""
+    network, x = ON_VOXELS["minkunet"], voxels(30)
+    recording = recorded(network, x)
+    recording._replay = lambda: None
+    assert_same(played(recording, x), eager(network, x))
+
+
+def test_a_recording_serves_inside_and_outside_of_inference_mode():
+    network, x = ON_VOXELS["two levels"], voxels(20)
+    with torch.inference_mode():
+        recording = Recording(network, voxels(25), 2 * len(x))
+    assert_same(recording.play(x), eager(network, x))
+    with torch.inference_mode():
+        assert_same(recording.play(x), eager(network, x))
+
+
+def test_the_example_is_not_kept():
+    x = voxels(10)
+    level = weakref.ref(x.level)
+    recording = recorded(ON_VOXELS["two levels"], x)
+    del x
+    gc.collect()
+    assert level() is None
+    assert recording.play(voxels(5)) is not None
+
+
+def test_both_names_of_the_switch_for_tf32_are_read(monkeypatch):
+    """Where the new one was set, the old one raises when it is read."""
+    switch = torch.backends.cuda.matmul
+    if not hasattr(switch, "fp32_precision"):
+        pytest.skip("this torch has one name")
+    network, x, before = ON_VOXELS["two levels"], voxels(5), switch.fp32_precision
+    recording = recorded(network, x)
+    try:
+        switch.fp32_precision = "tf32"
+        assert played(recording, x) is None
+    finally:
+        switch.fp32_precision = before
+    assert played(recording, x) is not None
+
+
+def test_a_graph_reads_no_weights_that_autocast_keeps():
+    """They are freed when autocast is left."""
+
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(CHANNELS, 3)
+            self.keeps = []
+
+        def forward(self, x):
+            self.keeps.append(torch.is_autocast_cache_enabled())
+            return x.replace_feats(self.linear(x.feats))
+
+    network, x = Head().eval(), voxels(5).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert played(recorded(network, x), x).dtype == torch.bfloat16
+        assert network.keeps == [True, False, False]  # as usual, the plan, played
+        assert torch.is_autocast_cache_enabled()
+
+
 def test_what_is_no_tensor_cannot_be_played():
     class Number(nn.Module):
         def forward(self, x):
             return x, 3
 
     provoke(TypeError, ["capture: model", "int"], lambda: recorded(Number(), voxels(5)))
+
+
+class Coarse(nn.Module):
+    """Gives the features of its own sites without the sites."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = spnn.Conv3d(CHANNELS, 8, 2, stride=2)
+
+    def forward(self, x):
+        return self.conv(x).feats
+
+
+class Elsewhere(nn.Module):
+    def forward(self, x):
+        return tsl.PointTensor.of_checked(x.feats, x.coords + 1, x.batch_size)
+
+
+@pytest.mark.parametrize(
+    ("network", "x"), [(Coarse().double(), voxels(20)), (Elsewhere(), points(20))]
+)
+def test_rows_that_nobody_counts_are_refused(network, x):
+    provoke(ValueError, ["capture: model", "shape"], lambda: recorded(network.eval(), x))
+
+
+class Prunes(nn.Module):
+    def forward(self, x):
+        return x[x.feats[:, 0] > 0]
+
+
+@pytest.mark.parametrize(
+    ("argument", "network", "x"),
+    [
+        ("BatchNorm: feats", spnn.BatchNorm(CHANNELS, track_running_stats=False), voxels(5)),
+        ("PVConv: points", spnn.PVConv(CHANNELS, 4, resolution=3), points(5)),
+        ("SparseTensor.__getitem__: mask", Prunes(), voxels(5)),
+    ],
+)
+def test_what_would_take_dead_rows_for_live_ones_is_refused(argument, network, x):
+    network = network.double().eval()
+    provoke(ValueError, [argument, "captured graph"], lambda: recorded(network, x))
+
+
+def test_a_tensor_of_as_many_rows_as_there_are_clouds_stays_whole():
+    x = points(3, batch_size=3)
+    x = tsl.PointTensor(x.feats[:2], x.coords[:2], batch_size=3)
+
+    class Means(nn.Module):
+        def forward(self, x):
+            return tsl.ops.segment_reduce(x.feats, *x.batch_ptr, reduce="mean")[0]
+
+    with torch.no_grad():
+        recording = Recording(Means(), x, 3)
+    assert_same(played(recording, x), eager(Means(), x))
+
+
+def test_where_weights_lie_is_found_for_all_of_them():
+    network = encoder().append(spnn.BatchNorm(6))
+    found = _addresses(network)
+    tensors = [*network.parameters(), *network.buffers()]
+    assert sorted(found) == sorted(t.data_ptr() for t in tensors)
+    network[0].weight = nn.Parameter(network[0].weight * 2)
+    assert _addresses(network) != found
 
 
 def test_some_taps_only_is_refused():

@@ -17,6 +17,7 @@ from torchsparse_lite.errors import (
     check_type,
     refuse,
 )
+from torchsparse_lite.sizes import Sizes
 
 __all__ = ["WRAP", "Features", "Rows", "check_feats", "check_rows"]
 
@@ -32,6 +33,7 @@ class Features:
     """What a tensor of features can do whatever its coordinates are."""
 
     feats: Tensor
+    sizes: Sizes
 
     def replace_feats(self: _Self, feats: Tensor) -> _Self:
         """Other features at the same coordinates."""

@@ -19,7 +19,7 @@ from torchsparse_lite.errors import (
 )
 from torchsparse_lite.features import Features, check_feats
 from torchsparse_lite.ops.coords import MAX_BATCH_SIZE
-from torchsparse_lite.sizes import EXACT, Sizes
+from torchsparse_lite.sizes import EXACT, Sizes, check_exact
 
 __all__ = ["PointTensor", "check_points"]
 
@@ -131,8 +131,9 @@ class PointTensor(Features):
 
 
 def check_points(where: str, points: Any) -> None:
-    """Raise unless ``points`` is a PointTensor with finite coordinates."""
+    """Raise unless ``points`` is a PointTensor with finite coordinates, none of them dead."""
     check_type(where, points, PointTensor, "Wrap them: PointTensor(feats, coords).")
+    check_exact(where, points.sizes)
     is_finite = points.xyz.isfinite().all(1)
     if not bool(is_finite.all()):
         row = int(is_finite.int().argmin())

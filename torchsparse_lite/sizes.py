@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchsparse_lite.errors import refuse
 from torchsparse_lite.ops.room import Room
 
-__all__ = ["EXACT", "Capacities", "Sizes"]
+__all__ = ["EXACT", "Capacities", "Sizes", "check_exact"]
 
 _STEP = 256
 
@@ -108,6 +109,13 @@ class Capacities(Sizes):
 
     def __repr__(self) -> str:
         return f"Capacities({self._capacities})"
+
+
+def check_exact(where: str, sizes: Sizes) -> None:
+    """Raise if rows may be dead, where they would be taken for live ones."""
+    if sizes.is_fixed:
+        found, remedy = "rows that may be dead", "Run this network without capture."
+        refuse(where, "outside of a captured graph", found, remedy)
 
 
 def _count_sites(made: Tensor | tuple[Tensor, ...]) -> int:

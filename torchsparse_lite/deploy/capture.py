@@ -24,20 +24,22 @@ def capture(model: nn.Module, capacity: int | None = None) -> Captured:
 
     On a GPU the first call records: it looks how many sites and pairs the input has at each level
     and takes the same with room as fixed sizes. Calls after that copy their input in, play the
-    graph, and wait once, at the end. An input that does not fit (more rows than ``capacity``, more
-    sites or pairs somewhere than there is room for, another dtype, width or batch size) is computed
-    as usual, and counted in :attr:`Captured.fallbacks`. The results are those of
-    ``model``, up to the order of sums.
+    graph, and wait once, at the end. An input that does not fit (no rows or more than ``capacity``,
+    more sites or pairs somewhere than there is room for, another dtype, width or batch size) is
+    computed as usual, and counted in :attr:`Captured.fallbacks`. The results are those of
+    ``model``, up to the order of sums. One call at a time: they share the memory of the graph.
 
     Fold it first: ``capture(nn.fuse(model).half())``. Convolutions must be ones that run without
-    waiting for the GPU: halves, or float32 with ``torch.backends.cuda.matmul.allow_tf32``.
+    waiting for the GPU: halves, or float32 where torch's switch allows TF32, in one group; or
+    depthwise ones.
 
     On the CPU there is nothing to record, and ``model`` is called.
 
     Args:
         model: in eval mode; takes a SparseTensor or a PointTensor, returns tensors of any of the
-            three kinds, alone or in tuples, lists and dicts. Weights are read as they are at each
-            call; where they have moved, the model is recorded anew.
+            three kinds, alone or in tuples, lists and dicts. Plain ones have a row for each of the
+            input's, or a size of their own; points are those of the input. Weights are read as they
+            are at each call; where they have moved, the model is recorded anew.
         capacity: rows (points or sites) that there is room for; by default a quarter more than
             those of the first input. All else gets room in proportion.
 
@@ -70,7 +72,7 @@ class Captured(nn.Module):
         self.capacity = capacity
         self.fallbacks = 0
         self._recording: Recording | None = None
-        self._memory: tuple[int, ...] = ()
+        self._memory: list[int] = []
 
     def forward(self, x: SparseTensor | PointTensor) -> Any:
         """As of ``model``, without gradients."""
@@ -88,12 +90,11 @@ class Captured(nn.Module):
     def _as_usual(self, x: SparseTensor | PointTensor) -> Any:
         return self.model(x)
 
-    @torch.no_grad()
     def _played(self, x: SparseTensor | PointTensor, capacity: int) -> Any:
         """The result, or None if it does not fit."""
         if not 0 < len(x) <= capacity:
             return None
-        memory = tuple(t.data_ptr() for t in (*self.model.parameters(), *self.model.buffers()))
+        memory = _addresses(self.model)
         if self._recording is None or memory != self._memory:
             self._recording = None  # frees what it holds
             self._recording, self._memory = Recording(self.model, x, capacity), memory
@@ -113,3 +114,13 @@ def _check_eval(where: str, model: nn.Module) -> None:
     if model.training:
         remedy = "Call .eval() on it, or fuse it: nn.fuse(model)."
         refuse(where, "in eval mode", "one in training mode", remedy)
+
+
+def _addresses(model: nn.Module) -> list[int]:
+    """Where parameters and buffers lie, at each call; ``model.parameters()`` takes far longer."""
+    found, modules = [], [model]
+    for module in modules:
+        tensors = (*module._parameters.values(), *module._buffers.values())
+        found += [tensor.data_ptr() for tensor in tensors if tensor is not None]
+        modules += [child for child in module._modules.values() if child is not None]
+    return found
