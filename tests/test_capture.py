@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from copy import deepcopy
 
 import clouds
 import pytest
@@ -350,7 +351,7 @@ class TestOnAGpu:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     @pytest.mark.parametrize("name", ON_VOXELS)
     def test_a_graph_gives_what_the_network_gives(self, name, dtype):
-        network = ON_VOXELS[name].cuda().to(dtype)
+        network = deepcopy(ON_VOXELS[name]).cuda().to(dtype)
         captured = capture(network, capacity=int(1.3 * len(voxels(40))))
         for seed, extent in enumerate([40, *INPUTS.values()]):
             x = voxels(extent, seed=seed).cuda().to(dtype)
@@ -358,7 +359,7 @@ class TestOnAGpu:
         assert captured.fallbacks == 0
 
     def test_points_too(self):
-        network = ON_POINTS["spvcnn"].cuda().half()
+        network = deepcopy(ON_POINTS["spvcnn"]).cuda().half()
         captured = capture(network)
         for seed, extent in enumerate([40, *INPUTS.values()]):
             x = points(extent, seed=seed).cuda().half()
@@ -366,7 +367,7 @@ class TestOnAGpu:
         assert captured.fallbacks == 0
 
     def test_what_does_not_fit_is_computed_as_usual(self):
-        network = ON_VOXELS["minkunet"].cuda().half()
+        network = deepcopy(ON_VOXELS["minkunet"]).cuda().half()
         captured = capture(network)
         captured(voxels(40).cuda().half())
         for number, x in enumerate([scattered(len(voxels(40))), voxels(60)], 1):
@@ -385,7 +386,7 @@ class TestOnAGpu:
         assert_same(captured(x), eager(network, x))
 
     def test_playing_waits_once(self):
-        network, x = ON_VOXELS["minkunet"].cuda().half(), voxels(40).cuda().half()
+        network, x = deepcopy(ON_VOXELS["minkunet"]).cuda().half(), voxels(40).cuda().half()
         recording = recorded(network, x)
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -395,7 +396,7 @@ class TestOnAGpu:
             torch.cuda.set_sync_debug_mode("default")
 
     def test_memory_does_not_grow(self):
-        network, x = ON_VOXELS["minkunet"].cuda().half(), voxels(40).cuda().half()
+        network, x = deepcopy(ON_VOXELS["minkunet"]).cuda().half(), voxels(40).cuda().half()
         captured = capture(network)
         captured(x)
         before = torch.cuda.memory_allocated()

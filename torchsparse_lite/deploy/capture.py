@@ -41,7 +41,8 @@ def capture(model: nn.Module, capacity: int | None = None) -> Captured:
             input's, or a size of their own; points are those of the input. Weights are read as they
             are at each call; where they have moved, the model is recorded anew.
         capacity: rows (points or sites) that there is room for; by default a quarter more than
-            those of the first input. All else gets room in proportion.
+            those of the first input. All else gets room in proportion to what that one needs, so it
+            should be a typical one.
 
     Raises:
         TypeError: an argument is of another type.
