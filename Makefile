@@ -7,6 +7,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?= -n auto
+# The environment serves this machine: where nothing could run the CUDA part, it is not built.
+GPU := $(wildcard /dev/nvidia0 /dev/nvhost-gpu /dev/nvgpu /dev/dxg)
+export TSL_CUDA ?= $(if $(GPU),AUTO,OFF)
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -type f) CMakeLists.txt pyproject.toml constraints.txt
 CXX_FILES := $(shell find csrc tests/csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import gpu_report
+
 Row = dict[str, Any]
 Columns = dict[str, Callable[[Row], object]]
 """Heading of each column, and what it shows of a row."""
@@ -29,10 +31,11 @@ def with_table(readme: str) -> str:
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"
 
 
-def newest(suite: str) -> dict[str, Any] | None:
-    """The latest committed result of a suite."""
+def newest(suite: str, *, on_gpu: bool = False) -> dict[str, Any] | None:
+    """The latest committed result of a suite, on a GPU or on a CPU."""
     results = [json.loads(path.read_text()) for path in (_ROOT / "results").glob(f"{suite}-*.json")]
-    return max(results, key=lambda result: result["date"], default=None)
+    found = [result for result in results if ("gpu" in result) == on_gpu]
+    return max(found, key=lambda result: result["date"], default=None)
 
 
 def table() -> str:
@@ -46,6 +49,8 @@ def table() -> str:
     }
     results = [(make, newest(suite)) for suite, make in tables.items()]
     parts = [make(result) for make, result in results if result is not None]
+    on_gpu = [newest(suite, on_gpu=True) for suite in gpu_report.SUITES]
+    parts += [gpu_report.table(result) for result in on_gpu if result is not None]
     return "\n\n".join(parts) or "No result is committed yet: `python -m benchmarks.run cpu_conv`."
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Run a suite and keep its result: ``python -m benchmarks.run <suite>``.
 
-Writes ``benchmarks/results/<suite>-<machine>-<commit>.json`` and prints a table.
+Writes ``benchmarks/results/<suite>-<machine>-<commit>.json`` and prints a table. The exit status
+says whether every row is there and every check in it was passed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,32 +21,47 @@ from typing import Any
 import torch
 
 import torchsparse_lite as tsl
-from torchsparse_lite.machine import describe_machine
+from torchsparse_lite.machine import describe_gpu, describe_machine
+from torchsparse_lite.timing import CPU
 
 _ROOT = Path(__file__).resolve().parent
-SUITES = ("cpu_conv", "cpu_maps", "networks")
+SUITES = {
+    "cpu_conv": ("cpu",),
+    "cpu_maps": ("cpu",),
+    "layers": ("cpu", "cuda"),
+    "networks": ("cpu", "cuda"),
+    "peers": ("cpu", "cuda"),
+}
+"""Devices on which each of them runs."""
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line, run, write, print."""
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, run, write, print; 1 if a row failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("suite", choices=SUITES)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, nargs="+", help="1 and 2; with a GPU, torch's own")
     parser.add_argument("--out", type=Path, default=_ROOT / "results", help="folder of the result")
     options = parser.parse_args(arguments)
+    if options.device not in SUITES[options.suite]:
+        parser.error(f"{options.suite} runs on {' and '.join(SUITES[options.suite])} alone")
+    device = torch.device(options.device)
+    on_cpu = device.type == "cpu"
     kept = tsl.keep_host_memory()
     suite = importlib.import_module(f"benchmarks.suites.{options.suite}")
     rows: list[dict[str, Any]] = []
-    for threads in options.threads:
+    for threads in options.threads or ([1, 2] if on_cpu else [torch.get_num_threads()]):
         torch.set_num_threads(threads)
-        for row in suite.run(threads):
+        for row in suite.run(threads, device):
             rows.append({"threads": threads, **row})
             print(format_row(rows[-1]), flush=True)
-    result = {"suite": options.suite, **environment(), "keep_host_memory": kept, "rows": rows}
+    about = environment(device)
+    result = {"suite": options.suite, **about, "keep_host_memory": kept, "rows": rows}
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{options.suite}-{result['machine_id']}-{result['commit']}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written: {path}")
+    return int(any("failed" in row for row in rows))
 
 
 def format_row(row: dict[str, Any]) -> str:
@@ -60,14 +77,17 @@ def _short(value: object) -> str:
     return str(value)
 
 
-def environment() -> dict[str, Any]:
+def environment(device: torch.device = CPU) -> dict[str, Any]:
     """What a number needs to mean something: machine, versions, commit."""
     machine = describe_machine()
+    gpu = describe_gpu(device)
+    name = gpu.get("gpu", machine["processor"])
     return {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "commit": _commit(),
-        "machine_id": re.sub(r"[^a-z0-9]+", "-", machine["processor"].lower()).strip("-"),
+        "machine_id": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
         **machine,
+        **gpu,
         "torchsparse_lite": _version(),
     }
 
@@ -80,10 +100,13 @@ def _version() -> str:
 
 
 def _commit() -> str:
-    """Short commit of the source tree, with ``-dirty`` if files differ from it."""
+    """Short commit of the source tree, with ``-dirty`` if files differ from it.
+
+    A copy without its history takes it from the environment, ``TSL_COMMIT``.
+    """
     command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+    return found.stdout.strip() or os.environ.get("TSL_COMMIT", "unknown")
 
 
 if __name__ == "__main__":

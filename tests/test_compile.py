@@ -84,6 +84,16 @@ def workload():
                 x, torch.ones(27, 4, 4), torch.ones(4), kernel_size=3, residual=x, relu=True
             ).feats.sum()
         )
+        with torch.no_grad():
+            kernel_map = x.manager.submanifold(x.level, tsl.ConvGeometry.same(3))
+            pairs = kernel_map.pairs(with_backward=False)
+            tsl.ops.table_of_pairs(kernel_map.lists, kernel_map.num_out)
+            sides = (x.feats, x.feats)
+            terms = [
+                tsl.ops.ConvTerm(sides, torch.ones(27, 8, 4), pairs, torch.ones(4)),
+                tsl.ops.ConvTerm(sides[:1], torch.ones(27, 4, 4), pairs),
+            ]
+            tsl.ops.sparse_conv_sum(terms, residual=x.feats, relu=True)
         points = tsl.PointTensor(torch.ones(50, 4, requires_grad=True), clouds.random_points(50))
         for reduce in ("mean", "sum", "max", "first"):
             voxels = tsl.voxelize(points, 0.5, reduce=reduce).voxels

@@ -6,15 +6,12 @@ from __future__ import annotations
 import clouds
 import pytest
 import torch
-from conftest import WHY_NO_CUDA
+from conftest import NEEDS_CUDA
 
 import torchsparse_lite as tsl
 from torchsparse_lite import ops
 
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(WHY_NO_CUDA is not None, reason=str(WHY_NO_CUDA)),
-]
+pytestmark = NEEDS_CUDA
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000, None])

@@ -13,8 +13,9 @@ import pytest
 
 import torchsparse_lite as tsl
 from benchmarks import report
-from benchmarks.scan import simulate_scan, voxels_of
-from benchmarks.timing import race
+from benchmarks.scan import voxels_of
+from torchsparse_lite.data.simulate import scan_boxes
+from torchsparse_lite.timing import race
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("[0-9]*.py"))
@@ -70,7 +71,7 @@ def test_committed_results_say_where_they_come_from() -> None:
 
 
 def test_simulated_scan_has_the_density_of_a_real_one() -> None:
-    voxels = voxels_of(simulate_scan(), 0.1)
+    voxels = voxels_of(scan_boxes(), 0.1)
     level = voxels.level
     pairs = voxels.manager.submanifold(level, tsl.ConvGeometry.same(3)).num_pairs
     assert 20_000 < len(voxels) < 200_000

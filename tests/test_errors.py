@@ -17,8 +17,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import torchsparse_lite as tsl
 import torchsparse_lite.models
 from torchsparse_lite import ops
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.nn import functional as tsf
+from torchsparse_lite.ops.registry import _refuse_cuda
+from torchsparse_lite.ops.scratch import scratch_on
 
 NAN, INF = float("nan"), float("inf")
 
@@ -106,15 +108,32 @@ SITES = coords_of((0, 0, 0, 0), (0, 1, 0, 0))
     ("batch size negative", ValueError, ["batch_size"], lambda: tensor(batch_size=-1)),
     ("batch size text", TypeError, ["Tensor: batch_size", "'2'"], lambda: tensor(batch_size="2")),
     ("batch size half", TypeError, ["Tensor: batch_size", "2.5"], lambda: tensor(batch_size=2.5)),
-    (
-        "cuda",
-        RuntimeError,
-        ["SparseTensor", "CPU in this version"],
-        lambda: tsl.SparseTensor(cuda(2, 2), cuda(2, 4, dtype=torch.int32)),
-    ),
 )
 def test_sparse_tensor(kind, words, call):
     provoke(kind, words, call)
+
+
+@pytest.mark.skipif(has_cuda(), reason="this build has its CUDA part")
+@table(
+    (
+        "sparse",
+        RuntimeError,
+        ["SparseTensor", "CPU in a build without its CUDA part", "TSL_CUDA=ON"],
+        lambda: tsl.SparseTensor(cuda(2, 2), cuda(2, 4, dtype=torch.int32)),
+    ),
+    (
+        "points",
+        RuntimeError,
+        ["PointTensor", "CPU in a build without its CUDA part", "TSL_CUDA=ON"],
+        lambda: tsl.PointTensor(cuda(2, 2), cuda(2, 3)),
+    ),
+)
+def test_cuda_tensors_in_a_build_without_cuda(kind, words, call):
+    provoke(kind, words, call)
+
+
+def test_an_operator_without_cuda_version():
+    provoke(RuntimeError, ["foo: tensors", "CPU in this version"], _refuse_cuda("foo"))
 
 
 @table(
@@ -443,12 +462,6 @@ FAR = (0.0, 1e8, 0.0, 0.0)
     ("device", ValueError, ["device"], lambda: tsl.PointTensor(ONES, torch.ones(2, 3).to("meta"))),
     ("batch size half", TypeError, ["2.5"], lambda: tsl.PointTensor(ONES, ONES[:, [0] * 3], 2.5)),
     ("to integers", TypeError, ["PointTensor", "int32"], lambda: points().to(torch.int32)),
-    (
-        "cuda",
-        RuntimeError,
-        ["PointTensor", "CPU in this version"],
-        lambda: tsl.PointTensor(cuda(2, 2), cuda(2, 3)),
-    ),
     (
         "nan",
         ValueError,
@@ -788,6 +801,7 @@ def test_collate_and_hash_table(kind, words, call):
     provoke(kind, words, call)
 
 
+NO_SCRATCH = scratch_on(SITES)
 STRIDED = torch.zeros(4, 8, dtype=torch.int32)[:, ::2]
 INDEX = torch.zeros(3, 1, dtype=torch.int64)
 TABLE = tuple(
@@ -801,9 +815,19 @@ CLOUD = (torch.arange(2), PTR)
 
 @table(
     ("strided view", ValueError, ["contiguous"], lambda: C.hash_build(STRIDED, TABLE, 1)),
-    ("strided order", ValueError, ["contiguous"], lambda: C.is_morton_ordered(STRIDED, 1)),
-    ("raw dtype", TypeError, ["int32"], lambda: C.is_morton_ordered(SITES.long(), 1)),
-    ("raw shape", ValueError, ["(2, 3)"], lambda: C.is_morton_ordered(SITES[:, :3].clone(), 1)),
+    (
+        "strided order",
+        ValueError,
+        ["contiguous"],
+        lambda: C.is_morton_ordered(STRIDED, NO_SCRATCH, 1),
+    ),
+    ("raw dtype", TypeError, ["int32"], lambda: C.is_morton_ordered(SITES.long(), NO_SCRATCH, 1)),
+    (
+        "raw shape",
+        ValueError,
+        ["(2, 3)"],
+        lambda: C.is_morton_ordered(SITES[:, :3].clone(), NO_SCRATCH, 1),
+    ),
     ("coords dtype", TypeError, ["int32"], lambda: ops.unique_coords(SITES.long())),
     ("coords shape", ValueError, ["coords"], lambda: ops.unique_coords(SITES[:, :3])),
     ("hash dtype", TypeError, ["int32"], lambda: ops.hash_build(SITES.long())),

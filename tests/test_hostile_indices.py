@@ -10,7 +10,8 @@ import torch
 import torchsparse_lite as tsl
 from torchsparse_lite import ops
 from torchsparse_lite._native import C
-from torchsparse_lite.ops.neighbors import tile_rows
+from torchsparse_lite.ops.pairs import tile_rows
+from torchsparse_lite.ops.scratch import scratch_on
 
 CUBE = tsl.ConvGeometry.same(3)
 FAR = 10**9
@@ -72,6 +73,7 @@ def test_convolutions_and_pools_refuse_broken_pairs(pairs, which, threads):
     arrays, rows, count = broken(pairs, which), tile_rows(pairs[3]), pairs[3]
     feats, out = torch.ones(count, 4), torch.zeros(count, 4)
     weight, argmax = torch.ones(27, 4, 4), torch.zeros(count, 4, dtype=torch.int32)
+    scratch = scratch_on(feats)
     calls = {
         "sparse_conv": lambda: C.sparse_conv(
             feats, weight, None, None, *arrays, rows, 1, False, False, -1, False, out, threads
@@ -80,14 +82,23 @@ def test_convolutions_and_pools_refuse_broken_pairs(pairs, which, threads):
             feats, out, *arrays, rows, 1, weight, threads
         ),
         "channelwise": lambda: C.channelwise_conv(
-            feats, weight[:, 0].contiguous(), None, *arrays, rows, out, threads
+            feats,
+            weight[:, 0].contiguous(),
+            None,
+            None,
+            *arrays,
+            rows,
+            False,
+            out,
+            scratch,
+            threads,
         ),
         "channelwise_grad": lambda: C.channelwise_weight_grad(
-            feats, out, *arrays, rows, weight[:, 0].contiguous(), threads
+            feats, out, *arrays, rows, weight[:, 0].contiguous(), scratch, threads
         ),
-        "max_pool": lambda: C.max_pool(feats, *arrays, rows, out, argmax, threads),
+        "max_pool": lambda: C.max_pool(feats, *arrays, rows, out, argmax, scratch, threads),
         "max_pool_backward": lambda: C.max_pool_backward(
-            out, argmax, *arrays, rows, feats, threads
+            out, argmax, *arrays, rows, feats, scratch, threads
         ),
     }
     for call in calls.values():
@@ -108,6 +119,7 @@ def test_output_rows_of_another_tile_are_refused(pairs):
             6,
             torch.zeros(6, 1),
             torch.zeros(6, 1, dtype=torch.int32),
+            scratch_on(in_index),
             1,
         )
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import time
 from types import SimpleNamespace
 
 import clouds
@@ -21,6 +22,7 @@ pytest.importorskip("lightning", reason="the extra train is not installed")
 import lightning.pytorch as pl
 
 from torchsparse_lite.data import IGNORE, JoinedScans, RotateZ, SemanticKITTI, load_card
+from torchsparse_lite.trace import scope
 from torchsparse_lite.train.checkpoint import WholeFileCheckpointIO
 from torchsparse_lite.train.losses import SegmentationLoss, lovasz_softmax
 from torchsparse_lite.train.metrics import confusion_matrix, iou_of
@@ -328,6 +330,33 @@ def test_stages_add_up():
     table = latency_table([times, times])
     total = times.load + times.voxelize + times.map + times.network + times.devoxelize
     assert f"{total:.1f}" in table.splitlines()[-1]
+
+
+def test_a_stage_inside_another_belongs_to_that():
+    """And after an error nothing is timed any more."""
+
+    def call():
+        with scope("voxelize"):
+            time.sleep(0.002)
+            with scope("map"):
+                time.sleep(0.002)
+        with pytest.raises(KeyError), scope("devoxelize"):
+            raise KeyError
+        return "done"
+
+    result, times = time_stages(call)
+    assert result == "done"
+    assert times.voxelize >= 4.0
+    assert times.map == 0.0
+    assert times.devoxelize > 0.0
+    assert scope("map") is scope("voxelize")
+
+    def fail():
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        time_stages(fail)
+    assert scope("map") is scope("voxelize")
 
 
 def test_traces_name_what_is_no_layer():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 from house_form import provoke
@@ -46,3 +47,9 @@ def test_a_file_system_that_cannot_sync_folders_will_do(tmp_path, monkeypatch):
     monkeypatch.setattr(whole_file, "_sync_folder", fail(errno.EINVAL))
     write_whole("here", tmp_path / "file", b"there")
     assert (tmp_path / "file").read_bytes() == b"there"
+
+
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_folder_is_no_file(path):
+    words = [f"here: {path}", "the path of a file", "a folder"]
+    provoke(IsADirectoryError, words, lambda: write_whole("here", Path(path), b"after"))

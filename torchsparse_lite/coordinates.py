@@ -20,6 +20,8 @@ from torchsparse_lite.errors import (
 )
 from torchsparse_lite.kernel_map import ConvGeometry, NeighborTable
 from torchsparse_lite.ops.coords import MAX_BATCH_SIZE, check_range
+from torchsparse_lite.ops.room import live
+from torchsparse_lite.sizes import EXACT, Sizes
 
 __all__ = ["CUBE", "HALVING", "HashTable", "Level", "batch_size_of", "check_coords"]
 
@@ -39,7 +41,7 @@ def check_coords(function: str, coords: Tensor) -> None:
     check_dtype(
         f"{function}: coords", coords, (torch.int32,), "Voxel coordinates are integers: use .int()."
     )
-    if coords.device.type == "cpu":
+    if coords.device.type in ("cpu", "cuda"):
         check_range(function, coords)
 
 
@@ -143,6 +145,7 @@ class Level:
         spatial_shape: extent of the grid in cells, or None for an unbounded one.
         batch_size: number of batch elements.
         is_morton: rows are in Morton order; found out if None.
+        sizes: of what is made from this level.
     """
 
     def __init__(
@@ -153,8 +156,10 @@ class Level:
         spatial_shape: Triple | None,
         batch_size: int,
         is_morton: bool | None = None,
+        sizes: Sizes = EXACT,
     ) -> None:
         self._coords = coords
+        self.sizes = sizes
         self._version = None if coords.is_inference() else coords._version
         self.stride = stride
         self.spatial_shape = spatial_shape
@@ -184,17 +189,19 @@ class Level:
     @cached_property
     def table(self) -> tuple[Tensor, Tensor, Tensor]:
         """Hash table of the coordinates, see :func:`~torchsparse_lite.ops.hash_build`."""
-        return ops.hash_build(self.coords)
+        return ops.hash_build(live(self.coords) if self.sizes.is_fixed else self.coords)
 
     @cached_property
     def batch_ptr(self) -> tuple[Tensor, Tensor]:
         """Rows grouped by batch element: order (N,) int64 and ptr (batch_size + 1,) int64."""
-        return ops.segments(self.coords[:, 0].long(), self.batch_size)
+        batch = self.coords[:, 0].long()
+        return ops.segments(batch, self.batch_size, exact=not self.sizes.is_fixed)
 
     @cached_property
     def cells(self) -> _Cells:
         """The pyramid's next level; needs Morton order."""
-        coarse, parent, child_ptr, child_mask = ops.coarsen(self.coords)
+        found = self.sizes.sites(len(self), ops.coarsen, self.coords)
+        coarse, parent, child_ptr, child_mask = found
         x, y, z = self.stride
         level = Level(
             coarse,
@@ -202,21 +209,51 @@ class Level:
             spatial_shape=None,
             batch_size=self.batch_size,
             is_morton=True,
+            sizes=self.sizes,
         )
         return _Cells(level, parent, child_ptr, child_mask)
 
     @cached_property
     def cube_neighbors(self) -> NeighborTable:
         """3x3x3 neighbours by octree descent from the top of the pyramid; needs Morton order."""
-        if len(self) <= max(_ROOT_SIZE, _ROOT_CELLS_PER_ELEMENT * self.batch_size):
+        root = max(_ROOT_SIZE, _ROOT_CELLS_PER_ELEMENT * self.batch_size)
+        if len(self) <= self.sizes.rows_for(root):
             return self.search_same(CUBE)
         cells = self.cells
         above = cells.level.cube_neighbors
-        return NeighborTable(*ops.neighbors_descend(above, cells.child_ptr, cells.child_mask))
+        found = self.sizes.pairs(
+            CUBE.kernel_volume * len(self),
+            ops.neighbors_descend,
+            above,
+            cells.child_ptr,
+            cells.child_mask,
+            num_children=len(self),
+        )
+        return NeighborTable(*found)
 
     def search_same(self, geometry: ConvGeometry) -> NeighborTable:
         """Neighbours among this level's own sites, by hashing."""
-        return NeighborTable(*ops.neighbors_search(self.coords, self.table, geometry.triples))
+        return self.search(self, geometry)
+
+    def search(
+        self, others: Level, geometry: ConvGeometry, *, inverse: bool = False
+    ) -> NeighborTable:
+        """What :func:`~torchsparse_lite.ops.neighbors_search` finds of the others for these sites.
+
+        Args:
+            others: the fine sites, or the coarse ones if ``inverse``.
+            geometry: of the convolution.
+            inverse: this level's sites are the fine ones.
+        """
+        found = self.sizes.pairs(
+            geometry.kernel_volume * len(self),
+            ops.neighbors_search,
+            self.coords,
+            others.table,
+            geometry.triples,
+            inverse=inverse,
+        )
+        return NeighborTable(*found)
 
     def __len__(self) -> int:
         return self._coords.shape[0]

@@ -101,13 +101,19 @@ def check_same_device(where: str, value: Tensor, other: Tensor, other_name: str)
 
 
 def check_cpu(function: str, value: Tensor) -> None:
-    """Raise RuntimeError for a CUDA tensor, which this version does not compute with."""
+    """Raise RuntimeError for a CUDA tensor, with which a build without CUDA cannot compute."""
     if value.is_cuda:
-        refuse_cuda(function)
+        refuse(
+            f"{function}: tensors",
+            "on the CPU in a build without its CUDA part",
+            "CUDA tensors",
+            "Install nvcc and reinstall with TSL_CUDA=ON, or move them with .cpu().",
+            error=RuntimeError,
+        )
 
 
 def refuse_cuda(function: str) -> NoReturn:
-    """Raise RuntimeError: this version does not compute with CUDA tensors here."""
+    """Raise RuntimeError: an operator that has no CUDA version in this build."""
     refuse(
         f"{function}: tensors",
         "on the CPU in this version",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from torchsparse_lite._native import has_cuda
 from torchsparse_lite.errors import (
     check_cpu,
     check_dtype,
@@ -16,6 +17,7 @@ from torchsparse_lite.errors import (
     check_type,
     refuse,
 )
+from torchsparse_lite.sizes import Sizes
 
 __all__ = ["WRAP", "Features", "Rows", "check_feats", "check_rows"]
 
@@ -31,6 +33,7 @@ class Features:
     """What a tensor of features can do whatever its coordinates are."""
 
     feats: Tensor
+    sizes: Sizes
 
     def replace_feats(self: _Self, feats: Tensor) -> _Self:
         """Other features at the same coordinates."""
@@ -112,10 +115,11 @@ class Features:
 
 
 def check_feats(function: str, feats: Tensor) -> None:
-    """Raise unless ``feats`` is an (N, C) floating tensor on a device that this version knows."""
+    """Raise unless ``feats`` is an (N, C) floating tensor on a device that this build knows."""
     remedy = "Give one row of features per coordinate, (N, C)."
     check_type(f"{function}: feats", feats, Tensor, remedy)
-    check_cpu(function, feats)
+    if not has_cuda():
+        check_cpu(function, feats)
     check_shape(f"{function}: feats", feats, (None, None), remedy)
     check_dtype(f"{function}: feats", feats, _FLOATING, "Convert them with .float().")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
+from torchsparse_lite._native import has_cuda
 from torchsparse_lite.errors import Triple, refuse, triple
 from torchsparse_lite.ops.sparse_conv import Pairs
 from torchsparse_lite.trace import scope
@@ -142,6 +143,18 @@ class NeighborTable(NamedTuple):
     rows: Tensor
 
 
+class _HostCopy:
+    """A tensor on the CPU, read when it is asked for first."""
+
+    def __init__(self, tensor: Tensor, copy: Tensor | None = None) -> None:
+        self._tensor, self._copy = tensor, copy
+
+    def __call__(self) -> Tensor:
+        if self._copy is None:
+            self._copy = self._tensor.cpu()
+        return self._copy
+
+
 @dataclass(frozen=True, eq=False)
 class KernelMap:
     """All pairs (input row, output row) of a convolution, grouped by tap.
@@ -156,6 +169,8 @@ class KernelMap:
         is_symmetric: the map is its own transpose with taps counted backwards (submanifold with an
             odd kernel).
         full_tap: a tap that feeds every output row, or -1.
+        has_room: lists may be longer than ``tap_ptr`` says, and outputs may have no pairs, see
+            :mod:`torchsparse_lite.ops.room`.
     """
 
     geometry: ConvGeometry
@@ -166,6 +181,7 @@ class KernelMap:
     tap_ptr: Tensor
     is_symmetric: bool = False
     full_tap: int = -1
+    has_room: bool = False
 
     @classmethod
     def from_neighbors(
@@ -176,34 +192,64 @@ class KernelMap:
         num_in: int,
         is_symmetric: bool = False,
         full_tap: int = -1,
+        has_room: bool = False,
     ) -> KernelMap:
         """The tap-major form of a neighbour table."""
         in_index, out_index, tap_ptr = ops.pairs_by_tap(neighbors, geometry.kernel_volume)
-        num_out = neighbors.ptr.shape[0] - 1
         kernel_map = cls(
-            geometry, num_in, num_out, in_index, out_index, tap_ptr, is_symmetric, full_tap
+            geometry,
+            num_in,
+            neighbors.ptr.shape[0] - 1,
+            in_index,
+            out_index,
+            tap_ptr,
+            is_symmetric,
+            -1 if has_room else full_tap,  # nothing feeds a dead row
+            has_room,
         )
         kernel_map.__dict__["neighbors"] = neighbors
         return kernel_map
+
+    @property
+    def lists(self) -> tuple[Tensor, Tensor, Tensor]:
+        """in_index, out_index and tap_ptr."""
+        return self.in_index, self.out_index, self.tap_ptr
 
     @property
     def num_pairs(self) -> int:
         """Number of multiplications of one input row with one tap's weight."""
         return self.in_index.shape[0]
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether its only tap leads from every row to itself."""
+        return self.is_symmetric and self.full_tap == 0 and self.geometry.kernel_volume == 1
+
+    @cached_property
+    def _host_copy(self) -> _HostCopy:
+        return _HostCopy(self.tap_ptr)
+
+    @property
+    def host_tap_ptr(self) -> Tensor:
+        """``tap_ptr`` on the CPU, for loops over the taps; waits for a GPU, once per map."""
+        return self._host_copy()
+
     @cached_property
     def neighbors(self) -> NeighborTable:
         """The row-major view."""
-        volume = self.geometry.kernel_volume
-        tap = torch.repeat_interleave(self.tap_ptr.diff(), output_size=self.num_pairs)
-        order = torch.argsort(self.out_index.long() * volume + tap)
-        out, tap = self.out_index.long()[order], tap[order]
-        words = -(-volume // 32)
-        bits = self.tap_ptr.new_zeros((self.num_out, words))
-        bits.index_put_((out, tap // 32), 1 << (tap % 32), accumulate=True)
-        counts = torch.bincount(out, minlength=self.num_out)
-        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return NeighborTable(bits.to(torch.int32), ptr, self.in_index[order])
+        if self.is_identity:
+            mask = self.in_index.new_ones((self.num_out, 1))
+            ptr = torch.arange(self.num_out + 1, device=mask.device)
+            return NeighborTable(mask, ptr, self.in_index)
+        with scope("map"):
+            return NeighborTable(*ops.table_of_pairs(self.lists, self.num_out))
+
+    @cached_property
+    def window_sizes(self) -> Tensor:
+        """(num_out,) int64: how many inputs each output has."""
+        if self.out_index.is_cuda or self.has_room:  # counting would wait for the GPU
+            return self.neighbors.ptr.diff()
+        return torch.bincount(self.out_index, minlength=self.num_out)
 
     @cached_property
     def tile_ptr(self) -> Tensor:
@@ -227,9 +273,11 @@ class KernelMap:
             self.tap_ptr,
             self.is_symmetric,
             self.full_tap,
+            self.has_room,
         )
         # The arrays, not the map itself: a reference cycle would outlive the forward pass.
         transposed.__dict__["_backward_arrays"] = self._arrays
+        transposed.__dict__["_host_copy"] = self._host_copy
         return transposed
 
     def select(self, taps: Sequence[int]) -> KernelMap:
@@ -238,28 +286,49 @@ class KernelMap:
         Args:
             taps: of this map's geometry, which uses all, ascending.
         """
+        if self.has_room:
+            refuse(
+                "KernelMap.select: taps",
+                "all of the kernel in a captured graph",
+                f"{len(taps)} of {self.geometry.kernel_volume}",
+                "Run this network without capture.",
+            )
         geometry = replace(self.geometry, taps=tuple(taps))
-        ptr = self.tap_ptr.tolist()
+        host_ptr = self.host_tap_ptr
+        ptr = host_ptr.tolist()
         parts = [slice(ptr[tap], ptr[tap + 1]) for tap in taps]
         mirrored = {geometry.whole.kernel_volume - 1 - tap for tap in taps}
-        lengths = self.tap_ptr.diff()[list(taps)]
-        return KernelMap(
+        host_ptr = torch.cat([host_ptr[:1], host_ptr.diff()[list(taps)].cumsum(0)])
+        selected = KernelMap(
             geometry,
             self.num_in,
             self.num_out,
             torch.cat([self.in_index[part] for part in parts]),
             torch.cat([self.out_index[part] for part in parts]),
-            torch.cat([self.tap_ptr[:1], lengths.cumsum(0)]),
+            host_ptr.to(self.tap_ptr.device, non_blocking=True),
             self.is_symmetric and mirrored == set(taps),
             list(taps).index(self.full_tap) if self.full_tap in taps else -1,
         )
-
-    @property
-    def _arrays(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.in_index, self.out_index, self.tile_ptr
+        selected.__dict__["_host_copy"] = _HostCopy(selected.tap_ptr, host_ptr)
+        return selected
 
     @cached_property
-    def _backward_arrays(self) -> tuple[Tensor, Tensor, Tensor]:
+    def row_order(self) -> Tensor:
+        """(num_out,) int32, on CUDA: in which order implicit GEMM takes the output rows."""
+        if self.is_identity:
+            return self.in_index
+        with scope("map"):
+            return ops.order_rows(self.neighbors.mask, self.tap_ptr)
+
+    @property
+    def _arrays(self) -> tuple[Tensor, ...]:
+        lists = self.in_index, self.out_index, self.tile_ptr
+        if self.in_index.is_cuda and has_cuda():
+            return (*lists, *self.neighbors, self.row_order)
+        return lists
+
+    @cached_property
+    def _backward_arrays(self) -> tuple[Tensor, ...]:
         return self.transposed._arrays
 
     @classmethod
@@ -274,9 +343,12 @@ class KernelMap:
             geometry: of a kernel with one tap.
         """
         rows = torch.arange(count, dtype=torch.int32, device=device)
-        tap_ptr = torch.tensor([0, count], device=device)
+        host_ptr = torch.tensor([0, count])
+        tap_ptr = torch.arange(2, device=device) * count  # a copy would wait
         geometry = geometry or ConvGeometry.same(1)
-        return cls(geometry, count, count, rows, rows, tap_ptr, is_symmetric=True, full_tap=0)
+        made = cls(geometry, count, count, rows, rows, tap_ptr, is_symmetric=True, full_tap=0)
+        made.__dict__["_host_copy"] = _HostCopy(tap_ptr, host_ptr)
+        return made
 
     def pairs(self, *, with_backward: bool) -> Pairs:
         """The arrays that the operators take.
@@ -287,7 +359,15 @@ class KernelMap:
         """
         needed = with_backward and not self.is_symmetric
         backward = self._backward_arrays if needed else ()
-        return Pairs(self._arrays, backward, self.num_out, self.is_symmetric, self.full_tap)
+        return Pairs(
+            self._arrays,
+            backward,
+            self.num_out,
+            self.is_symmetric,
+            self.full_tap,
+            None if self.has_room else self._host_copy,
+            self.is_identity,
+        )
 
 
 def _stencil(*distances: int) -> tuple[int, ...]:

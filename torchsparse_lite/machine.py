@@ -11,7 +11,7 @@ import torch
 
 from torchsparse_lite._native import simd_kernels
 
-__all__ = ["describe_machine"]
+__all__ = ["describe_gpu", "describe_machine"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _BOARD = Path("/proc/device-tree/model")  # ARM processors are named alike on different boards
@@ -25,6 +25,18 @@ def describe_machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+    }
+
+
+def describe_gpu(device: torch.device) -> dict[str, str]:
+    """Name, compute capability and CUDA version of a GPU; nothing for the CPU."""
+    if device.type != "cuda":
+        return {}
+    found = torch.cuda.get_device_properties(device)
+    return {
+        "gpu": found.name,
+        "compute_capability": f"{found.major}.{found.minor}",
+        "cuda": str(torch.version.cuda),
     }
 
 

@@ -90,7 +90,14 @@ class CoordinateManager:
                 if self._halves(level, geometry, rule):
                     coords = level.cells.level.coords
                 else:
-                    coords = ops.coarse_sites(level.coords, geometry.triples, rule, out_shape)
+                    coords = level.sizes.sites(
+                        _windows_per_site(geometry) * len(level),
+                        ops.coarse_sites,
+                        level.coords,
+                        geometry.triples,
+                        rule,
+                        out_shape,
+                    )
             self._sites[key] = self._keep(level, coords, stride, out_shape)
         return self._sites[key]
 
@@ -102,7 +109,13 @@ class CoordinateManager:
             out_shape = None if shape is None else geometry.input_shape(shape)
             stride = _over(level.stride, geometry.stride)
             with scope("map"):
-                coords = ops.fine_sites(level.coords, geometry.triples, out_shape)
+                coords = level.sizes.sites(
+                    geometry.kernel_volume * len(level),
+                    ops.fine_sites,
+                    level.coords,
+                    geometry.triples,
+                    out_shape,
+                )
             self._sites[key] = self._keep(level, coords, stride, out_shape)
         return self._sites[key]
 
@@ -174,9 +187,13 @@ class CoordinateManager:
         if cells is not None and coords is cells.level.coords and shape is None:
             level: Level = cells.level
         else:
-            batch_size = parent.batch_size
             level = Level(
-                coords, stride, spatial_shape=shape, batch_size=batch_size, is_morton=True
+                coords,
+                stride,
+                spatial_shape=shape,
+                batch_size=parent.batch_size,
+                is_morton=True,
+                sizes=parent.sizes,
             )
         self._made_from[level] = parent
         return level
@@ -206,23 +223,26 @@ class CoordinateManager:
             num_in=count,
             is_symmetric=all(size % 2 == 1 for size in geometry.kernel_size),
             full_tap=geometry.identity_tap,
+            has_room=level.sizes.is_fixed,
         )
 
     def _map(self, fine: Level, coarse: Level, geometry: ConvGeometry) -> KernelMap:
+        has_room = fine.sizes.is_fixed
         cells = fine.__dict__.get("cells")
         if cells is not None and geometry == HALVING and coarse.coords is cells.level.coords:
-            rows = torch.arange(len(fine), dtype=torch.int32, device=fine.coords.device)
-            mask = cells.child_mask.to(torch.int32).unsqueeze(1)
-            neighbors = NeighborTable(mask, cells.child_ptr.long(), rows)
-            return KernelMap.from_neighbors(neighbors, geometry, num_in=len(fine))
+            mask, ptr = cells.child_mask.to(torch.int32).unsqueeze(1), cells.child_ptr.long()
+            rows = torch.arange(len(fine), dtype=torch.int32, device=ptr.device)
+            neighbors = NeighborTable(mask, ptr, rows)
+            return KernelMap.from_neighbors(
+                neighbors, geometry, num_in=len(fine), has_room=has_room
+            )
         if _windows_per_site(geometry) * len(fine) < geometry.kernel_volume * len(coarse):
-            found = ops.neighbors_search(fine.coords, coarse.table, geometry.triples, inverse=True)
-            neighbors = NeighborTable(*found)
-            return KernelMap.from_neighbors(neighbors, geometry, num_in=len(coarse)).transposed
-        neighbors = NeighborTable(
-            *ops.neighbors_search(coarse.coords, fine.table, geometry.triples)
-        )
-        return KernelMap.from_neighbors(neighbors, geometry, num_in=len(fine))
+            neighbors = fine.search(coarse, geometry, inverse=True)
+            return KernelMap.from_neighbors(
+                neighbors, geometry, num_in=len(coarse), has_room=has_room
+            ).transposed
+        neighbors = coarse.search(fine, geometry)
+        return KernelMap.from_neighbors(neighbors, geometry, num_in=len(fine), has_room=has_room)
 
 
 def _windows_per_site(geometry: ConvGeometry) -> int:

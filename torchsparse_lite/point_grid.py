@@ -20,6 +20,7 @@ from torchsparse_lite.errors import check_choice, check_type, per_axis, refuse
 from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.ops.coords import AXIS_MAX, AXIS_MIN
 from torchsparse_lite.points import PointTensor
+from torchsparse_lite.sizes import EXACT, Sizes
 from torchsparse_lite.tensor import SparseTensor
 from torchsparse_lite.trace import scope
 
@@ -123,6 +124,7 @@ class PointGrid:
                 points.batch,
                 self.voxel_size,
                 self.origin,
+                sizes=points.sizes,
             )
         self._known: WeakKeyDictionary[Level, _AtLevel] = WeakKeyDictionary()
         self._order: Tensor | None = None
@@ -139,10 +141,12 @@ class PointGrid:
         check_choice(f"{self._function}: reduce", reduce, ("mean", "sum", "max", "first"))
         points = self.points
         with scope("voxelize"):
-            found = ops.unique_coords(self.voxels)
+            found = self._unique()
             coords, rows, order, ptr = found
             if reduce == "first":
-                feats = points.feats.index_select(0, order[ptr[:-1]])
+                # Dead voxels begin behind the last point.
+                first = ptr[:-1].clamp_max(len(order) - 1) if points.sizes.is_fixed else ptr[:-1]
+                feats = points.feats.index_select(0, order[first])
             else:
                 feats, _ = ops.segment_reduce(points.feats, order, ptr, reduce=reduce)
         if spatial_shape is None:
@@ -164,13 +168,26 @@ class PointGrid:
     def sites(self) -> SparseTensor:
         """(V, 0): the occupied voxels, which :meth:`scatter` can fill with features."""
         with scope("voxelize"):
-            found = ops.unique_coords(self.voxels)
+            found = self._unique()
         return self._on_new_level(self.points.feats.new_empty((len(found[0]), 0)), found)
+
+    def _unique(self) -> tuple[Tensor, ...]:
+        found: tuple[Tensor, ...] = self.points.sizes.sites(
+            len(self.points), ops.unique_coords, self.voxels
+        )
+        return found
 
     def _on_new_level(self, feats: Tensor, found: tuple[Tensor, ...]) -> SparseTensor:
         """Features at voxels that ``unique_coords`` found, as a tensor without kernel maps."""
         size = self.points.batch_size
-        level = Level(found[0], (1, 1, 1), spatial_shape=None, batch_size=size, is_morton=True)
+        level = Level(
+            found[0],
+            (1, 1, 1),
+            spatial_shape=None,
+            batch_size=size,
+            is_morton=True,
+            sizes=self.points.sizes,
+        )
         self._keep(level, found)
         return SparseTensor.from_level(feats, level, CoordinateManager())
 
@@ -197,7 +214,8 @@ class PointGrid:
             at = self._at(x.level)
             if at.segments is None:
                 # The order by finest voxels serves coarser Morton levels too.
-                at.segments = ops.segments(at.rows, len(x), order=self._order)
+                exact = not self.points.sizes.is_fixed
+                at.segments = ops.segments(at.rows, len(x), order=self._order, exact=exact)
             return x.replace_feats(ops.segment_reduce(feats, *at.segments, reduce="mean")[0])
 
     def gather(
@@ -237,8 +255,9 @@ class PointGrid:
         """(N, 4) int32 cell of each point."""
         if level.stride == (1, 1, 1):
             return self.voxels
-        step = self.voxels.new_tensor([1, *level.stride])
-        return self.voxels.div(step, rounding_mode="floor")
+        batch, *axes = self.voxels.unbind(1)
+        cells = (a.div(s, rounding_mode="floor") for a, s in zip(axes, level.stride, strict=True))
+        return torch.stack([batch, *cells], dim=1)
 
     def _at(self, level: Level) -> _AtLevel:
         if level not in self._known:
@@ -318,11 +337,17 @@ def _vector(where: str, value: Size, *, is_size: bool) -> _Vector:
 
 
 def quantized(
-    where: str, xyz: Tensor, batch: Tensor | None, voxel_size: _Vector, origin: _Vector
+    where: str,
+    xyz: Tensor,
+    batch: Tensor | None,
+    voxel_size: _Vector,
+    origin: _Vector,
+    *,
+    sizes: Sizes = EXACT,
 ) -> Tensor:
     """Return ``ops.quantize``; an error names the caller's argument and the point."""
     try:
-        return ops.quantize(xyz, batch, voxel_size, origin)
+        return ops.quantize(xyz, batch, voxel_size, origin, overflow=sizes.overflow)
     except ValueError:
         cells = ((xyz - xyz.new_tensor(origin)) / xyz.new_tensor(voxel_size)).floor()
         fits = ((cells >= AXIS_MIN) & (cells <= AXIS_MAX)).all(1)

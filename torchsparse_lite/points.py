@@ -19,6 +19,7 @@ from torchsparse_lite.errors import (
 )
 from torchsparse_lite.features import Features, check_feats
 from torchsparse_lite.ops.coords import MAX_BATCH_SIZE
+from torchsparse_lite.sizes import EXACT, Sizes, check_exact
 
 __all__ = ["PointTensor", "check_points"]
 
@@ -34,7 +35,7 @@ class PointTensor(Features):
     Raises:
         TypeError: wrong type or dtype.
         ValueError: wrong shape or device, batch indices that are not whole or negative.
-        RuntimeError: CUDA tensors, in this version.
+        RuntimeError: CUDA tensors, in a build without its CUDA part.
     """
 
     def __init__(self, feats: Tensor, coords: Tensor, batch_size: int | None = None) -> None:
@@ -61,6 +62,24 @@ class PointTensor(Features):
         self.coords = coords
         largest = int(batch.max()) if len(batch) else -1
         self.batch_size = batch_size_of("PointTensor", batch_size, largest)
+        self.sizes = EXACT
+
+    @classmethod
+    def of_checked(
+        cls, feats: Tensor, coords: Tensor, batch_size: int, sizes: Sizes = EXACT
+    ) -> PointTensor:
+        """Points whose parts are known to be right; nothing waits for a GPU.
+
+        Args:
+            feats: (N, C).
+            coords: (N, 4); with fixed sizes points of batch -1, behind all others, are dead.
+            batch_size: number of clouds.
+            sizes: of what is made from these points.
+        """
+        points = object.__new__(cls)
+        points.feats, points.coords, points.batch_size = feats, coords, batch_size
+        points.sizes = sizes
+        return points
 
     @property
     def xyz(self) -> Tensor:
@@ -75,7 +94,7 @@ class PointTensor(Features):
     @property
     def batch_ptr(self) -> tuple[Tensor, Tensor]:
         """Rows grouped by cloud: order (N,) int64 and ptr (batch_size + 1,) int64."""
-        return ops.segments(self.batch.long(), self.batch_size)
+        return ops.segments(self.batch.long(), self.batch_size, exact=not self.sizes.is_fixed)
 
     @property
     def F(self) -> Tensor:
@@ -93,9 +112,7 @@ class PointTensor(Features):
         remedy = "One row per point."
         check_shape("PointTensor.replace_feats: feats", feats, (len(self), None), remedy)
         check_same_device("PointTensor.replace_feats: feats", feats, self.coords, "coords")
-        points = object.__new__(PointTensor)  # the coordinates were checked when self was made
-        points.feats, points.coords, points.batch_size = feats, self.coords, self.batch_size
-        return points
+        return PointTensor.of_checked(feats, self.coords, self.batch_size, self.sizes)
 
     def to(self, *args: Any, **kwargs: Any) -> PointTensor:
         """Move or convert, as ``torch.Tensor.to``; a dtype applies to the features only."""
@@ -114,8 +131,9 @@ class PointTensor(Features):
 
 
 def check_points(where: str, points: Any) -> None:
-    """Raise unless ``points`` is a PointTensor with finite coordinates."""
+    """Raise unless ``points`` is a PointTensor with finite coordinates, none of them dead."""
     check_type(where, points, PointTensor, "Wrap them: PointTensor(feats, coords).")
+    check_exact(where, points.sizes)
     is_finite = points.xyz.isfinite().all(1)
     if not bool(is_finite.all()):
         row = int(is_finite.int().argmin())

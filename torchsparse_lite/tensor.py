@@ -25,6 +25,7 @@ from torchsparse_lite.errors import (
 )
 from torchsparse_lite.features import WRAP, Features, check_feats, check_rows
 from torchsparse_lite.manager import CoordinateManager
+from torchsparse_lite.sizes import Sizes, check_exact
 
 __all__ = ["SparseTensor", "cat", "check_sparse", "sparse_list"]
 
@@ -45,7 +46,7 @@ class SparseTensor(Features):
     Raises:
         TypeError: wrong type or dtype.
         ValueError: wrong shape or device, coordinates out of range or not unique.
-        RuntimeError: CUDA tensors, in this version.
+        RuntimeError: CUDA tensors, in a build without its CUDA part.
 
     ``x.F``, ``x.C`` and ``x.s`` are short for ``feats``, ``coords`` and ``stride``.
     """
@@ -146,6 +147,11 @@ class SparseTensor(Features):
         """Number of batch elements, empty ones included."""
         return self._level.batch_size
 
+    @property
+    def sizes(self) -> Sizes:  # type: ignore[override]
+        """How large what is made of this tensor becomes, see :mod:`torchsparse_lite.sizes`."""
+        return self._level.sizes
+
     F = feats
     C = coords
     s = stride
@@ -217,6 +223,7 @@ class SparseTensor(Features):
                 None,
                 "Pass shape=(X, Y, Z) and, for negative coordinates, origin=.",
             )
+        check_exact("SparseTensor.dense: coords", self.sizes)
         size = _extent("SparseTensor.dense: shape", extent)
         first = triple("SparseTensor.dense: origin", origin, one_for_all=False)
         start = torch.tensor([0, *first], dtype=torch.int64, device=self.device)
@@ -283,6 +290,7 @@ class SparseTensor(Features):
         check_type("SparseTensor.__getitem__: mask", mask, Tensor, remedy)
         check_shape("SparseTensor.__getitem__: mask", mask, (len(self),), remedy)
         check_dtype("SparseTensor.__getitem__: mask", mask, (torch.bool,), remedy)
+        check_exact("SparseTensor.__getitem__: mask", self.sizes)
         rows = mask.nonzero().squeeze(1)
         level = Level(
             self.coords.index_select(0, rows),

@@ -27,6 +27,10 @@ def write_whole(
     Raises:
         OSError: it could not be written; nothing is left behind, and an earlier file is as it was.
     """
+    if not path.name:  # "." or "/"
+        remedy = "Choose another path."
+        rule, actual = "the path of a file", "a folder"
+        refuse(f"{function}: {path}", rule, actual, remedy, error=IsADirectoryError)
     # One name per file: what a killed process leaves is overwritten by the next.
     temporary = path.with_name(f".{path.name}.part")
     try:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""One suite per file; ``run(threads)`` returns its rows."""
+"""One suite per file; ``run(threads, device)`` returns its rows."""

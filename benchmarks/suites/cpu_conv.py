@@ -15,14 +15,14 @@ import torch
 
 import torchsparse_lite as tsl
 from benchmarks.scan import load_scan, voxels_of
-from benchmarks.timing import Times, race
+from torchsparse_lite.timing import Times, race
 
 VOXEL_SIZES_M = (0.05, 0.2)
 CHANNELS = (32, 64, 96, 128, 256)
 MM_SIZE = 1024
 
 
-def run(threads: int) -> Iterator[dict[str, Any]]:
+def run(threads: int, device: torch.device) -> Iterator[dict[str, Any]]:
     """Rows: forward, forward + backward and bfloat16 forward per voxel size and channel count."""
     torch.manual_seed(0)
     name, points = load_scan()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import torchsparse_lite as tsl
 from benchmarks.scan import load_scan, voxels_of
-from benchmarks.timing import race
+from torchsparse_lite.timing import race
 
 VOXEL_SIZE_M = 0.05
 LEVELS = 5
@@ -24,7 +24,7 @@ _CUBE = tsl.ConvGeometry.same(3)
 _HALVE = tsl.ConvGeometry(2, 2)
 
 
-def run(threads: int) -> Iterator[dict[str, Any]]:
+def run(threads: int, device: torch.device) -> Iterator[dict[str, Any]]:
     """Rows: all maps of a five-level U-Net by three methods, and voxelisation."""
     name, points = load_scan()
     coords = voxels_of(points, VOXEL_SIZE_M).coords

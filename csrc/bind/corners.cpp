@@ -5,9 +5,11 @@
 
 #include <array>
 
+#include "bind/device.h"
 #include "bind/dispatch.h"
 #include "bind/hash_table.h"
 #include "bind/module.h"
+#include "cuda/corners.h"
 
 namespace tsl::bind {
 namespace {
@@ -30,19 +32,27 @@ Lattice<T> lattice_of(const Axes& origin, const Axes& voxel_size, const Axes& st
 void corners(const TableTensors& tensors, const TensorView& xyz, const TensorView& cells,
              const Axes& origin, const Axes& voxel_size, const Axes& stride, double anchor,
              bool renormalize, const TensorView& index, const TensorView& weight, int threads) {
-  const Coord* const sites = cells.coords("corners: cells");
+  const dlpack::DeviceType device = device_of(cells, "corners: cells");
+  const Coord* const sites = cells.coords("corners: cells", device);
   const int64_t count = cells.shape[0];
-  xyz.expect("corners: xyz", xyz.dtype, {count, 3});
-  index.expect("corners: index", DType::kInt64, {count, kCorners});
-  weight.expect("corners: weight", xyz.dtype, {count, kCorners});
-  const HashTableView table = table_of(tensors, "corners", dlpack::kCpu);
-  const py::gil_scoped_release release;
+  xyz.expect("corners: xyz", xyz.dtype, {count, 3}, device);
+  index.expect("corners: index", DType::kInt64, {count, kCorners}, device);
+  weight.expect("corners: weight", xyz.dtype, {count, kCorners}, device);
+  const HashTableView table = table_of(tensors, "corners", device);
   dispatch_plain(xyz.dtype, "corners", [&](auto tag) {
     using T = decltype(tag);
     const Corners<T> found{table,         xyz.as<T>(),
                            sites,         lattice_of<T>(origin, voxel_size, stride, anchor),
                            renormalize,   index.as<int64_t>(),
                            weight.as<T>()};
+    if constexpr (kHasCuda) {
+      if (device == dlpack::kCuda) {
+        void* const stream = current_stream(cells);
+        const py::gil_scoped_release release;
+        return cuda::corners(found, count, cells.device.id, stream);
+      }
+    }
+    const py::gil_scoped_release release;
     cpu::corners(found, count, threads);
   });
 }

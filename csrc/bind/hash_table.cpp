@@ -6,13 +6,12 @@
 #include <algorithm>
 
 #include "bind/coords.h"
+#include "bind/device.h"
 #include "bind/module.h"
 #include "cpu/parallel.h"
+#include "cuda/hash_table.h"
 #include "kernels/hash_insert.h"
 #include "kernels/hash_lookup.h"
-#ifdef TSL_WITH_CUDA
-#include "cuda/hash_table.h"
-#endif
 
 namespace tsl::bind {
 
@@ -34,12 +33,8 @@ HashTableView table_of(const TableTensors& tensors, const char* function,
 
 namespace {
 
-dlpack::DeviceType device_of(const TensorView& view) {
-  return view.device.type == dlpack::kCuda ? dlpack::kCuda : dlpack::kCpu;
-}
-
 void hash_build(const TensorView& coords, const TableTensors& tensors, int threads) {
-  const dlpack::DeviceType device = device_of(coords);
+  const dlpack::DeviceType device = device_of(coords, "hash_build: coords");
   const int64_t count = coords.shape[0];
   const Coord* const sites = coords.coords("hash_build: coords", device);
   const HashTableView table = table_of(tensors, "hash_build", device);
@@ -47,17 +42,14 @@ void hash_build(const TensorView& coords, const TableTensors& tensors, int threa
             "hash_build: keys must have room for twice the coordinates, got ", table.capacity,
             " slots for ", count, ". Allocate hash_capacity(n) + 1.");
   const HashInsert insert{sites, table};
-#ifdef TSL_WITH_CUDA
-  if (device == dlpack::kCuda) {
-    void* const stream = current_stream(coords);
-    const py::gil_scoped_release release;
-    cuda::hash_build(insert, count, coords.device.id, stream);
-    return;
+  if constexpr (kHasCuda) {
+    if (device == dlpack::kCuda) {
+      void* const stream = current_stream(coords);
+      const py::gil_scoped_release release;
+      cuda::hash_build(insert, count, coords.device.id, stream);
+      return;
+    }
   }
-#endif
-  TSL_CHECK(device == dlpack::kCpu, MachineError,
-            "hash_build: coords must be on the CPU, got CUDA. ",
-            "This build has no CUDA part: install nvcc and reinstall with TSL_CUDA=ON.");
   check_range(coords, "hash_build", threads);
   const py::gil_scoped_release release;
   std::fill(table.keys, table.keys + table.capacity + 1, kEmptyKey);
@@ -68,23 +60,20 @@ void hash_build(const TensorView& coords, const TableTensors& tensors, int threa
 
 void hash_lookup(const TableTensors& tensors, const TensorView& coords, const TensorView& found,
                  int threads) {
-  const dlpack::DeviceType device = device_of(coords);
+  const dlpack::DeviceType device = device_of(coords, "hash_lookup: coords");
   const int64_t count = coords.shape[0];
   const Coord* const sites = coords.coords("hash_lookup: coords", device);
   found.expect("hash_lookup: found", DType::kInt64, {count}, device);
   const HashTableView table = table_of(tensors, "hash_lookup", device);
   const HashLookup lookup{sites, table, found.as<int64_t>()};
-#ifdef TSL_WITH_CUDA
-  if (device == dlpack::kCuda) {
-    void* const stream = current_stream(coords);
-    const py::gil_scoped_release release;
-    cuda::hash_lookup(lookup, count, coords.device.id, stream);
-    return;
+  if constexpr (kHasCuda) {
+    if (device == dlpack::kCuda) {
+      void* const stream = current_stream(coords);
+      const py::gil_scoped_release release;
+      cuda::hash_lookup(lookup, count, coords.device.id, stream);
+      return;
+    }
   }
-#endif
-  TSL_CHECK(device == dlpack::kCpu, MachineError,
-            "hash_lookup: coords must be on the CPU, got CUDA. ",
-            "This build has no CUDA part: install nvcc and reinstall with TSL_CUDA=ON.");
   const py::gil_scoped_release release;
   cpu::for_each(count, threads, lookup);
 }

@@ -70,6 +70,15 @@ bool is_tiled(const cpu::PairTiles& pairs, int tap) {
   return true;
 }
 
+/// Pairs that the tiles name; behind them there may be room.
+int64_t used_pairs(const cpu::PairTiles& pairs) {
+  int64_t used = 0;
+  for (int tap = 0; tap < pairs.kernel_volume; ++tap) {
+    used = std::max(used, pairs.first_pair(pairs.num_tiles(), tap));
+  }
+  return used;
+}
+
 cpu::PairTiles described(const PairArrays& arrays, int64_t tiled_rows, const char* function) {
   const int64_t pairs = arrays.in_index.shape[0];
   arrays.in_index.expect(message(function, ": in_index").c_str(), DType::kInt32, {-1});
@@ -104,29 +113,42 @@ void check_rows(const TensorView& index, int64_t first, int64_t count, const cha
   index.dtype == DType::kInt64 ? run(index.as<int64_t>()) : run(index.as<int32_t>());
 }
 
-void check_ptr(const TensorView& ptr, int64_t count, const char* argument, int threads) {
+int64_t check_ptr_within(const TensorView& ptr, int64_t count, const char* argument, int threads) {
   const int64_t* const begin = ptr.as<int64_t>();
   const int64_t last = ptr.shape[0] - 1;
   TSL_CHECK(last >= 0, ValueError, argument, " must have at least one entry, got none. ",
             "Give where each segment begins, and the end.");
   const int64_t bad = cpu::find_first(last + 1, threads, [&](int64_t i) {
-    return begin[i] < (i == 0 ? 0 : begin[i - 1]) || (i == 0 && begin[i] > 0) ||
-           (i == last && begin[i] != count);
+    return begin[i] < (i == 0 ? 0 : begin[i - 1]) || (i == 0 && begin[i] > 0) || begin[i] > count;
   });
   TSL_CHECK(bad == cpu::kNoBadRow, ValueError, argument, " must ascend from 0 to ", count, ", got ",
             begin[bad], " in entry ", bad, ". Give where each segment begins, and the end.");
+  return begin[last];
+}
+
+void check_ptr(const TensorView& ptr, int64_t count, const char* argument, int threads) {
+  const int64_t end = check_ptr_within(ptr, count, argument, threads);
+  TSL_CHECK(end == count, ValueError, argument, " must ascend from 0 to ", count, ", got ", end,
+            " in entry ", ptr.shape[0] - 1, ". Give where each segment begins, and the end.");
+}
+
+NeighborTable described_table(const TableArrays& arrays, int kernel_volume, const char* function,
+                              dlpack::DeviceType device) {
+  const int words = mask_words(kernel_volume);
+  const int64_t count = arrays.mask.shape[0];
+  arrays.mask.expect(message(function, ": mask").c_str(), DType::kInt32, {-1, words}, device);
+  arrays.ptr.expect(message(function, ": ptr").c_str(), DType::kInt64, {count + 1}, device);
+  arrays.rows.expect(message(function, ": rows").c_str(), DType::kInt32, {-1}, device);
+  return NeighborTable{arrays.mask.as<uint32_t>(), arrays.ptr.as<int64_t>(),
+                       arrays.rows.as<int32_t>(), words};
 }
 
 NeighborTable neighbor_table(const TableArrays& arrays, int kernel_volume, const char* function,
                              int threads) {
-  const int words = mask_words(kernel_volume);
+  const NeighborTable table = described_table(arrays, kernel_volume, function, dlpack::kCpu);
   const int64_t count = arrays.mask.shape[0];
-  arrays.mask.expect(message(function, ": mask").c_str(), DType::kInt32, {-1, words});
-  arrays.ptr.expect(message(function, ": ptr").c_str(), DType::kInt64, {count + 1});
-  arrays.rows.expect(message(function, ": rows").c_str(), DType::kInt32, {-1});
-  check_ptr(arrays.ptr, arrays.rows.shape[0], message(function, ": ptr").c_str(), threads);
-  const NeighborTable table{arrays.mask.as<uint32_t>(), arrays.ptr.as<int64_t>(),
-                            arrays.rows.as<int32_t>(), words};
+  const int words = table.words;
+  check_ptr_within(arrays.ptr, arrays.rows.shape[0], message(function, ": ptr").c_str(), threads);
   const int last_taps = kernel_volume - (words - 1) * kMaskBits;
   const uint32_t beyond = last_taps == kMaskBits ? 0 : ~uint32_t{0} << last_taps;
   const int64_t bad = cpu::find_first(count, threads, [&](int64_t row) {
@@ -141,15 +163,38 @@ NeighborTable neighbor_table(const TableArrays& arrays, int kernel_volume, const
   return table;
 }
 
+CheckedPairs described_pairs(const PairArrays& arrays, int64_t num_in, int64_t num_out,
+                             const char* function) {
+  const int64_t pairs = arrays.in_index.shape[0];
+  arrays.in_index.expect(message(function, ": in_index").c_str(), DType::kInt32, {-1},
+                         dlpack::kCuda);
+  arrays.out_index.expect(message(function, ": out_index").c_str(), DType::kInt32, {pairs},
+                          dlpack::kCuda);
+  const TensorView& cut = arrays.tile_ptr.expect(message(function, ": tile_ptr").c_str(),
+                                                 DType::kInt64, {-1, -1}, dlpack::kCuda);
+  TSL_CHECK(cut.shape[0] > 0 && cut.shape[1] > 0, ValueError, function,
+            ": tile_ptr must have a row for each tile and one for the end, got ", cut.shape[0],
+            " of ", cut.shape[1], " taps. Make it with tile_pairs from the same map.");
+  return CheckedPairs{arrays.in_index.as<int32_t>(),
+                      arrays.out_index.as<int32_t>(),
+                      cut.as<int64_t>(),
+                      cut.as<int64_t>() + (cut.shape[0] - 1) * cut.shape[1],
+                      pairs,
+                      num_in,
+                      num_out,
+                      static_cast<int>(cut.shape[1])};
+}
+
 cpu::PairTiles pair_tiles(const PairArrays& arrays, int64_t num_in, int64_t num_out,
                           const char* function, int threads) {
   const cpu::PairTiles pairs = described(arrays, num_out, function);
   const int64_t num_pairs = arrays.in_index.shape[0];
-  check_rows(arrays.in_index, 0, num_in, message(function, ": in_index").c_str(), threads);
   const bool fits = all_taps(pairs, threads, [&](int tap) {
     return is_cut(pairs, tap, num_pairs) && is_tiled(pairs, tap);
   });
   check_cut(fits, function, num_pairs);
+  check_rows(arrays.in_index.head(used_pairs(pairs)), 0, num_in,
+             message(function, ": in_index").c_str(), threads);
   return pairs;
 }
 
@@ -158,11 +203,14 @@ cpu::PairTiles untiled_pairs(const PairArrays& arrays, int64_t num_in, int64_t n
   const int64_t tiled_rows = (arrays.tile_ptr.shape[0] - 1) * arrays.tile_rows;
   const cpu::PairTiles pairs = described(arrays, tiled_rows, function);
   const int64_t num_pairs = arrays.in_index.shape[0];
-  check_rows(arrays.in_index, 0, num_in, message(function, ": in_index").c_str(), threads);
-  check_rows(arrays.out_index, 0, num_out, message(function, ": out_index").c_str(), threads);
   const bool fits =
       all_taps(pairs, threads, [&](int tap) { return is_cut(pairs, tap, num_pairs); });
   check_cut(fits, function, num_pairs);
+  const int64_t used = used_pairs(pairs);
+  check_rows(arrays.in_index.head(used), 0, num_in, message(function, ": in_index").c_str(),
+             threads);
+  check_rows(arrays.out_index.head(used), 0, num_out, message(function, ": out_index").c_str(),
+             threads);
   return pairs;
 }
 

@@ -7,6 +7,7 @@
 #include "bind/tensor_view.h"
 #include "core/neighbor_table.h"
 #include "cpu/simd/kernels.h"
+#include "kernels/pair_table.h"
 
 namespace tsl::bind {
 
@@ -16,6 +17,8 @@ void check_rows(const TensorView& index, int64_t first, int64_t count, const cha
 
 /// Refuses an int64 ptr that does not cut `count` rows into consecutive segments.
 void check_ptr(const TensorView& ptr, int64_t count, const char* argument, int threads);
+/// The same where there may be rows behind the last segment; returns how many are in segments.
+int64_t check_ptr_within(const TensorView& ptr, int64_t count, const char* argument, int threads);
 
 /// A neighbour table: mask (N, words) int32, ptr (N + 1,) int64, rows (P,) int32.
 struct TableArrays {
@@ -23,6 +26,10 @@ struct TableArrays {
   const TensorView& ptr;
   const TensorView& rows;
 };
+/// Types and shapes alone; on a GPU the passes look into the arrays themselves.
+NeighborTable described_table(const TableArrays& arrays, int kernel_volume, const char* function,
+                              dlpack::DeviceType device);
+/// Entries too, on the CPU.
 NeighborTable neighbor_table(const TableArrays& arrays, int kernel_volume, const char* function,
                              int threads);
 
@@ -33,6 +40,10 @@ struct PairArrays {
   const TensorView& tile_ptr;
   int64_t tile_rows;
 };
+
+/// Types and shapes alone, of a map on a GPU; the passes look into the arrays themselves.
+CheckedPairs described_pairs(const PairArrays& arrays, int64_t num_in, int64_t num_out,
+                             const char* function);
 
 /// The map of a gather: inside a tile and a tap, output rows ascend and belong to the tile.
 cpu::PairTiles pair_tiles(const PairArrays& arrays, int64_t num_in, int64_t num_out,

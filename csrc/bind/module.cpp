@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bind/device.h"
 #include "core/check.h"
 #include "cpu/simd/kernels.h"
 
@@ -25,11 +26,7 @@ PYBIND11_MODULE(_C, module) {
     }
   });
 
-#ifdef TSL_WITH_CUDA
-  module.attr("has_cuda") = true;
-#else
-  module.attr("has_cuda") = false;
-#endif
+  module.attr("has_cuda") = tsl::bind::kHasCuda;
   module.def("simd_kernels", [] {
     std::vector<std::string> names;
     for (auto table = tsl::cpu::available_simd_kernels(); *table; ++table) {
@@ -39,10 +36,15 @@ PYBIND11_MODULE(_C, module) {
   });
 
   tsl::bind::register_coords(module);
+  tsl::bind::register_sites(module);
   tsl::bind::register_hash_table(module);
   tsl::bind::register_corners(module);
   tsl::bind::register_neighbors(module);
   tsl::bind::register_sparse_conv(module);
+  tsl::bind::register_gemm(module);
+  tsl::bind::register_channelwise_conv(module);
   tsl::bind::register_reduce(module);
+  tsl::bind::register_max_pool(module);
+  tsl::bind::register_columns(module);
   tsl::bind::register_point_search(module);
 }

@@ -6,7 +6,6 @@
 #include <optional>
 #include <string>
 
-#include "bind/dispatch.h"
 #include "bind/index_checks.h"
 #include "bind/module.h"
 
@@ -140,55 +139,6 @@ void sparse_conv_weight_grad(const TensorView& feats, const TensorView& grad_out
   dispatch(dtype, kernels, "sparse_conv_weight_grad", run);
 }
 
-void channelwise_conv(const TensorView& feats, const std::optional<TensorView>& weight,
-                      const std::optional<TensorView>& bias, const TensorView& in_index,
-                      const TensorView& out_index, const TensorView& tile_ptr, int64_t tile_rows,
-                      const TensorView& out, int threads) {
-  const DType dtype = feats.dtype;
-  const int64_t channels = feats.shape[1];
-  const int64_t volume = tile_ptr.shape[1];
-  feats.expect("channelwise_conv: feats", dtype, {-1, -1});
-  out.expect("channelwise_conv: out", dtype, {-1, channels});
-  if (weight) weight->expect("channelwise_conv: weight", dtype, {volume, channels});
-  if (bias) bias->expect("channelwise_conv: bias", dtype, {channels});
-  const py::gil_scoped_release release;
-  const cpu::PairTiles pairs =
-      pair_tiles({in_index, out_index, tile_ptr, tile_rows}, feats.shape[0], out.shape[0],
-                 "channelwise_conv", threads);
-  dispatch_plain(dtype, "channelwise_conv", [&](auto tag) {
-    using S = decltype(tag);
-    const cpu::ChannelwiseTask<S> task{pairs,
-                                       feats.as<S>(),
-                                       out.as<S>(),
-                                       weight ? weight->as<S>() : nullptr,
-                                       bias ? bias->as<S>() : nullptr,
-                                       static_cast<int>(channels)};
-    cpu::channelwise_conv(task, cpu::simd_kernels(), threads);
-  });
-}
-
-void channelwise_weight_grad(const TensorView& feats, const TensorView& grad_out,
-                             const TensorView& in_index, const TensorView& out_index,
-                             const TensorView& tile_ptr, int64_t tile_rows,
-                             const TensorView& grad_weight, int threads) {
-  const DType dtype = feats.dtype;
-  const int64_t channels = feats.shape[1];
-  const int64_t volume = grad_weight.shape[0];
-  feats.expect("channelwise_weight_grad: feats", dtype, {-1, -1});
-  grad_out.expect("channelwise_weight_grad: grad_out", dtype, {-1, channels});
-  grad_weight.expect("channelwise_weight_grad: grad_weight", dtype, {-1, channels});
-  tile_ptr.expect("channelwise_weight_grad: tile_ptr", DType::kInt64, {-1, volume});
-  const py::gil_scoped_release release;
-  const cpu::PairTiles pairs =
-      untiled_pairs({in_index, out_index, tile_ptr, tile_rows}, feats.shape[0], grad_out.shape[0],
-                    "channelwise_weight_grad", threads);
-  dispatch_plain(dtype, "channelwise_weight_grad", [&](auto tag) {
-    using S = decltype(tag);
-    cpu::channelwise_weight_grad(pairs, feats.as<S>(), grad_out.as<S>(), static_cast<int>(channels),
-                                 grad_weight.as<S>(), threads);
-  });
-}
-
 }  // namespace
 
 void register_sparse_conv(py::module_& module) {
@@ -201,12 +151,6 @@ void register_sparse_conv(py::module_& module) {
              py::arg("grad_out"), py::arg("in_index"), py::arg("out_index"), py::arg("tile_ptr"),
              py::arg("tile_rows"), py::arg("groups"), py::arg("grad_weight"), py::arg("threads"),
              py::arg("simd") = py::none());
-  module.def("channelwise_conv", &channelwise_conv, py::arg("feats"), py::arg("weight"),
-             py::arg("bias"), py::arg("in_index"), py::arg("out_index"), py::arg("tile_ptr"),
-             py::arg("tile_rows"), py::arg("out"), py::arg("threads"));
-  module.def("channelwise_weight_grad", &channelwise_weight_grad, py::arg("feats"),
-             py::arg("grad_out"), py::arg("in_index"), py::arg("out_index"), py::arg("tile_ptr"),
-             py::arg("tile_rows"), py::arg("grad_weight"), py::arg("threads"));
 }
 
 }  // namespace tsl::bind

@@ -45,6 +45,13 @@ struct TensorView {
                            std::initializer_list<int64_t> extents,
                            dlpack::DeviceType wanted_device = dlpack::kCpu) const;
 
+  /// The first rows alone.
+  TensorView head(int64_t rows) const {
+    TensorView view = *this;
+    view.shape[0] = rows;
+    return view;
+  }
+
   /// (N, 4) int32; rows are numbered in int32, so there are fewer than 2^31.
   const Coord* coords(const char* argument, dlpack::DeviceType wanted_device = dlpack::kCpu) const;
 };

@@ -56,6 +56,18 @@ struct ConvGeometry {
     return *coarse * stride[axis] == offset;
   }
 
+  /// False when no coarse site in the representable range sees `fine` through the tap.
+  TSL_HOST_DEVICE bool coarse_from_fine(const Coord& fine, const Tap& tap, Coord* coarse) const {
+    int64_t x;
+    int64_t y;
+    int64_t z;
+    const bool divides = coarse_axis(0, fine.x, tap.x, &x) & coarse_axis(1, fine.y, tap.y, &y) &
+                         coarse_axis(2, fine.z, tap.z, &z);
+    *coarse = Coord{fine.batch, static_cast<int32_t>(x), static_cast<int32_t>(y),
+                    static_cast<int32_t>(z)};
+    return divides && axis_in_range(x) && axis_in_range(y) && axis_in_range(z);
+  }
+
   /// The cell of the coarse grid that contains `fine`: floor(fine / stride), padding left out.
   TSL_HOST_DEVICE Coord cell_of(const Coord& fine) const {
     return Coord{fine.batch, static_cast<int32_t>(floor_div(fine.x, stride[0])),

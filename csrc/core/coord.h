@@ -24,9 +24,15 @@ constexpr int32_t kAxisBias = int32_t{1} << (kAxisBits - 1);
 constexpr int32_t kAxisMin = -kAxisBias;
 constexpr int32_t kAxisMax = kAxisBias - 1;
 constexpr int32_t kBatchMax = (1 << kBatchBits) - 1;
+constexpr int32_t kDeadBatch = -1;
 constexpr int kPackedShiftX = 2 * kAxisBits;
 constexpr int kPackedShiftY = kAxisBits;
 constexpr int kBatchShift = 3 * kAxisBits;
+
+/// A dead row is room behind the live rows of an array. It has no key, nobody is its neighbour, and
+/// it is in no cell and no group.
+TSL_HOST_DEVICE bool is_dead(const Coord& c) { return c.batch == kDeadBatch; }
+TSL_HOST_DEVICE Coord dead_coord() { return {kDeadBatch, -1, -1, -1}; }
 
 TSL_HOST_DEVICE bool axis_in_range(int64_t value) { return value >= kAxisMin && value <= kAxisMax; }
 

@@ -37,19 +37,18 @@ struct BlockPart {
   }
 };
 
+/// Block bits of all children of a cell, in its own frame.
+constexpr uint64_t kChildren = 0x330033;
+
 TSL_HOST_DEVICE BlockPart block_part(int tap) {
   const int d[3] = {tap / 9 - 1, tap / 3 % 3 - 1, tap % 3 - 1};
   const int scale[3] = {16, 4, 1};
-  BlockPart part{0, 0};
-  for (int axis = 0; axis < 3; ++axis) part.shift += scale[axis] * (2 * d[axis] + 1);
-  for (int child = 0; child < 8; ++child) {
-    const int c[3] = {child >> 2, child >> 1 & 1, child & 1};
-    bool touches = true;
-    for (int axis = 0; axis < 3; ++axis) {
-      const int cell = 2 * d[axis] + c[axis] + 1;
-      touches = touches && cell >= 0 && cell <= 3;
-    }
-    if (touches) part.children |= uint64_t{1} << (16 * c[0] + 4 * c[1] + c[2]);
+  const uint64_t low[3] = {0x000033, 0x030003, 0x110011};  // children at 0 along each axis
+  BlockPart part{kChildren, 0};
+  for (int axis = 0; axis < 3; ++axis) {
+    part.shift += scale[axis] * (2 * d[axis] + 1);
+    if (d[axis] < 0) part.children &= ~low[axis];
+    if (d[axis] > 0) part.children &= low[axis];
   }
   return part;
 }

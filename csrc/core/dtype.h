@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "core/macros.h"
 
@@ -43,6 +44,11 @@ TSL_HOST_DEVICE BFloat16 to_bfloat16(float value) {
 
 /// IEEE binary16 to binary32, exact, subnormals included.
 TSL_HOST_DEVICE float to_float(Float16 v) {
+#ifdef __CUDA_ARCH__
+  float value;  // one instruction in place of ten
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(v.bits));
+  return value;
+#else
   const uint32_t sign = uint32_t{v.bits & 0x8000u} << 16;
   const uint32_t magnitude = v.bits & 0x7fffu;
   if (magnitude >= 0x7c00u)
@@ -50,10 +56,16 @@ TSL_HOST_DEVICE float to_float(Float16 v) {
   if (magnitude >= 0x0400u) return float_from_bits(sign | ((magnitude << 13) + 0x38000000u));
   const float subnormal = static_cast<float>(magnitude) * 5.9604644775390625e-8f;  // 2^-24
   return float_from_bits(sign | bits_from_float(subnormal));
+#endif
 }
 
 /// IEEE binary32 to binary16, round to nearest even, overflow to infinity; NaN stays NaN.
 TSL_HOST_DEVICE Float16 to_float16(float value) {
+#ifdef __CUDA_ARCH__
+  Float16 rounded;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(rounded.bits) : "f"(value));
+  return rounded;
+#else
   const uint32_t bits = bits_from_float(value);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;
@@ -66,6 +78,42 @@ TSL_HOST_DEVICE Float16 to_float16(float value) {
   }
   const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u;
   return Float16{static_cast<uint16_t>(sign | (rounded >> 13))};
+#endif
+}
+
+/// The type that sums numbers stored as S.
+template <class S>
+using SumType = std::conditional_t<std::is_same_v<S, double>, double, float>;
+
+/// A stored number in the type that computes with it.
+template <class A, class S>
+TSL_HOST_DEVICE A widened(S value) {
+  if constexpr (std::is_arithmetic_v<S>) {
+    return static_cast<A>(value);
+  } else {
+    return static_cast<A>(to_float(value));
+  }
+}
+
+/// The number as it is stored, rounded once.
+template <class S, class A>
+TSL_HOST_DEVICE S narrowed(A value) {
+  if constexpr (std::is_same_v<S, BFloat16>) {
+    return to_bfloat16(value);
+  } else if constexpr (std::is_same_v<S, Float16>) {
+    return to_float16(value);
+  } else {
+    return value;
+  }
+}
+
+/// Ten bits behind the point, as tensor cores read float32: to nearest, ties away from zero; NaN
+/// stays NaN.
+TSL_HOST_DEVICE float rounded_to_tf32(float value) {
+  const uint32_t bits = bits_from_float(value);
+  // A NaN may be told from an infinity by the bits that are dropped alone.
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return float_from_bits(bits | 0x400000u);
+  return float_from_bits((bits + 0x1000u) & ~0x1fffu);
 }
 
 }  // namespace tsl

@@ -80,6 +80,15 @@ struct HashTableView {
     return find_from(home(splitmix64(key)), key);
   }
 
+  /// The same, asking the filter first.
+  TSL_HOST_DEVICE int32_t find_filtered(uint64_t key) const {
+    if (key == kEmptyKey) return rows[capacity];
+    const uint64_t hash = splitmix64(key);
+    const uint64_t bit = filter_bit(hash);
+    if ((filter[bit / 32] >> (bit % 32) & 1u) == 0) return kNoRow;
+    return find_from(home(hash), key);
+  }
+
   /// The same for a key that is not kEmptyKey and whose home is known.
   TSL_HOST_DEVICE int32_t find_from(uint64_t slot, uint64_t key) const {
     for (uint64_t probe = 0; probe < capacity; ++probe) {

@@ -24,6 +24,18 @@ struct NeighborTable {
   const int32_t* rows;   // (num_pairs,) input rows, taps ascending
   int words;
 
+  TSL_HOST_DEVICE bool has(int64_t row, int tap) const {
+    return (mask[row * words + tap / kMaskBits] >> (tap % kMaskBits) & 1u) != 0;
+  }
+
+  /// Where in `rows` the neighbour through a tap stands; there must be one.
+  TSL_HOST_DEVICE int64_t place(int64_t row, int tap) const {
+    const uint32_t* const word = mask + row * words;
+    int64_t at = ptr[row];
+    for (int w = 0; w < tap / kMaskBits; ++w) at += count_bits(word[w]);
+    return at + count_bits(word[tap / kMaskBits] & ((1u << (tap % kMaskBits)) - 1u));
+  }
+
   /// visit(tap, input row) for every neighbour of `row`, taps ascending.
   template <class Visit>
   TSL_HOST_DEVICE void for_each(int64_t row, const Visit& visit) const {

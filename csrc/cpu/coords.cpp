@@ -5,6 +5,7 @@
 
 #include "cpu/parallel.h"
 #include "cpu/radix_sort.h"
+#include "kernels/coarsen.h"
 
 namespace tsl::cpu {
 namespace {
@@ -67,36 +68,14 @@ UniqueCoords group(std::vector<Record>& records, int bits, int threads, const Ke
   return result;
 }
 
-bool same_cell(const Coord& a, const Coord& b) {
-  return a.batch == b.batch && (a.x >> 1) == (b.x >> 1) && (a.y >> 1) == (b.y >> 1) &&
-         (a.z >> 1) == (b.z >> 1);
-}
-
-unsigned octant(const Coord& c) {
-  return static_cast<unsigned>((c.x & 1) << 2 | (c.y & 1) << 1 | (c.z & 1));
-}
-
 }  // namespace
 
 template <class T>
 QuantizeResult quantize(const T* xyz, const int32_t* batch, int64_t count,
                         const double voxel_size[3], const double origin[3], Coord* coords,
                         int threads) {
-  const T size[3] = {T(voxel_size[0]), T(voxel_size[1]), T(voxel_size[2])};
-  const T shift[3] = {T(origin[0]), T(origin[1]), T(origin[2])};
-  const auto cell = [&](int64_t i, int axis) {
-    return std::floor((xyz[3 * i + axis] - shift[axis]) / size[axis]);
-  };
-  const auto fits = [](T v) { return v >= T(kAxisMin) && v <= T(kAxisMax); };
-  const int64_t bad = find_first(count, threads, [&](int64_t i) {
-    const T x = cell(i, 0);
-    const T y = cell(i, 1);
-    const T z = cell(i, 2);
-    if (!(fits(x) && fits(y) && fits(z))) return true;
-    coords[i] = Coord{batch ? batch[i] : 0, static_cast<int32_t>(x), static_cast<int32_t>(y),
-                      static_cast<int32_t>(z)};
-    return !in_range(coords[i]);
-  });
+  const Quantize<T> quantize = quantizer(xyz, batch, voxel_size, origin, coords);
+  const int64_t bad = find_first(count, threads, [&](int64_t i) { return !quantize.row(i); });
   QuantizeResult result;
   result.bad_row = bad;
   if (bad != kNoBadRow) {
@@ -161,10 +140,9 @@ UniqueCoords unique_coords(const Coord* coords, int64_t count, int threads) {
 }
 
 Coarsened coarsen(const Coord* coords, int64_t count, int threads) {
+  while (count > 0 && is_dead(coords[count - 1])) --count;
   const Blocks blocks(count, kMinBlock, threads);
-  const auto starts_cell = [&](int64_t i) {
-    return i == 0 || !same_cell(coords[i], coords[i - 1]);
-  };
+  const CellChanges starts_cell{coords};
   std::vector<int64_t> cell_begin(static_cast<size_t>(blocks.blocks) + 1, 0);
   parallel_blocks(blocks, [&](int64_t block) {
     int64_t cells = 0;
@@ -190,7 +168,7 @@ Coarsened coarsen(const Coord* coords, int64_t count, int threads) {
     const size_t c = static_cast<size_t>(cell);
     unsigned mask = 0;
     for (int32_t child = result.child_ptr[c]; child < result.child_ptr[c + 1]; ++child) {
-      mask |= 1u << octant(coords[child]);
+      mask |= 1u << octant_of(coords[child]);
     }
     result.child_mask[c] = static_cast<uint8_t>(mask);
   });

@@ -7,14 +7,11 @@
 
 #include "core/coord.h"
 #include "cpu/parallel.h"
+#include "kernels/quantize.h"
 
 namespace tsl::cpu {
 
-/// What quantize() refuses, and where it met it first.
-struct QuantizeResult {
-  int64_t bad_row = kNoBadRow;
-  bool is_finite = true;
-};
+using tsl::QuantizeResult;
 
 /// coords[i] = (batch[i], floor((xyz[i] - origin) / voxel_size)), computed in the type of the
 /// points. `batch` may be null (all zero). Stops being meaningful behind the first bad row.
@@ -39,7 +36,7 @@ struct UniqueCoords {
 UniqueCoords unique_coords(const Coord* coords, int64_t count, int threads);
 
 /// One step of the pyramid: cells of twice the size. Rows must be in Morton order, so children of a
-/// cell are consecutive and cells come out in Morton order too.
+/// cell are consecutive and cells come out in Morton order too. Dead rows at the end are in none.
 struct Coarsened {
   std::vector<int32_t> child_ptr;   // (cells + 1,) first child row of each cell
   std::vector<uint8_t> child_mask;  // (cells,) bit 4 x + 2 y + z: that octant is occupied

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -173,10 +174,12 @@ RowBlocks HashSearch::run(uint32_t* mask, int64_t* ptr, int threads) const {
   const int words = mask_words(volume);
   return search_blocks(num_coarse, num_coarse, ptr, threads, [&](int64_t row, RowWriter& rows) {
     const WindowLookup::Window window = lookup.window(coarse[row]);
+    const bool is_live = !is_dead(coarse[row]);
     int64_t neighbors = 0;
     for (int first = 0; first < volume; first += kMaskBits) {
       const int last = std::min(first + kMaskBits, volume);
-      const uint32_t hits = lookup.find_all(window, first, last, rows.reserve(kMaskBits));
+      const uint32_t hits =
+          is_live ? lookup.find_all(window, first, last, rows.reserve(kMaskBits)) : 0;
       mask[row * words + first / kMaskBits] = hits;
       neighbors += rows.keep(hits);
     }
@@ -191,6 +194,8 @@ RowBlocks InverseSearch::run(uint32_t* mask, int64_t* ptr, int threads) const {
   return search_blocks(num_fine, num_fine, ptr, threads, [&](int64_t row, RowWriter& rows) {
     const Coord& site = fine[row];
     int64_t neighbors = 0;
+    ptr[row + 1] = 0;
+    if (is_dead(site)) return;
     const auto look_up = [&](int tap, int64_t x, int64_t y, int64_t z) {
       if (!axis_in_range(x) || !axis_in_range(y) || !axis_in_range(z)) return;
       const Coord seen_from{site.batch, static_cast<int32_t>(x), static_cast<int32_t>(y),
@@ -316,6 +321,18 @@ void transpose_pairs(const int32_t* in_index, const int32_t* out_index, const in
               "transpose_pairs: in_index must name an input once per tap, ", "got ", end - next,
               " repeats in tap ", tap, ". Pass the pairs of a kernel map.");
   });
+}
+
+void table_of_pairs(const CheckedPairs& pairs, const NeighborArrays& out, int threads) {
+  std::vector<int64_t> tap_ptr(static_cast<size_t>(pairs.kernel_volume) + 1);
+  for_each(pairs.kernel_volume + 1, threads, WriteTapBegins{pairs, tap_ptr.data()});
+  const PairsView taps{pairs.in_index, pairs.out_index, tap_ptr.data(), pairs.num_pairs,
+                       pairs.kernel_volume};
+  std::fill(out.mask, out.mask + pairs.num_out * out.words, 0u);
+  for_each(taps.used(), threads, MarkPairs{pairs, taps, out});
+  for_each(pairs.num_out + 1, threads, CountNeighbors{out, pairs.num_out});
+  std::exclusive_scan(out.ptr, out.ptr + pairs.num_out + 1, out.ptr, int64_t{0});
+  for_each(taps.used(), threads, WritePairs{pairs, taps, out});
 }
 
 void tile_pairs(const int32_t* out_index, const int64_t* tap_ptr, int kernel_volume,

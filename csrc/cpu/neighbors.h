@@ -9,6 +9,7 @@
 #include "core/conv_geometry.h"
 #include "core/hash_table.h"
 #include "core/neighbor_table.h"
+#include "kernels/pair_table.h"
 
 namespace tsl::cpu {
 
@@ -60,6 +61,9 @@ void pairs_by_tap(const NeighborTable& table, int64_t num_out, int kernel_volume
 void transpose_pairs(const int32_t* in_index, const int32_t* out_index, const int64_t* tap_ptr,
                      int kernel_volume, int64_t num_in, int32_t* new_in, int32_t* new_out,
                      int threads);
+
+/// The neighbour table of pair lists: passes of kernels/pair_table.h. `out` has room for all pairs.
+void table_of_pairs(const CheckedPairs& pairs, const NeighborArrays& out, int threads);
 
 /// tile_ptr[t * K + k]: first pair of tap k whose output row is in tile t or later; (tiles + 1, K).
 void tile_pairs(const int32_t* out_index, const int64_t* tap_ptr, int kernel_volume,

@@ -6,33 +6,28 @@
 #include <cstdint>
 
 #include "cpu/memory.h"
-#include "kernels/point_search.h"
+#include "kernels/point_search_passes.h"
 
 namespace tsl::cpu {
 
-/// Rows of x, y, z taken apart, so that neighbours in memory are points of one cloud.
+/// Rows of x, y, z taken apart, so that neighbours in memory are points of one cloud. The entries
+/// of `order` and `ptr` have been checked.
 template <class T>
 class PackedClouds {
  public:
-  PackedClouds(const T* xyz, const int64_t* order, const int64_t* ptr, int64_t count)
-      : axes_(3 * count), order_(order), ptr_(ptr), count_(count) {
-    for (int64_t i = 0; i < count; ++i) {
-      for (int64_t axis = 0; axis < 3; ++axis) {
-        axes_.data()[axis * count + i] = xyz[3 * order[i] + axis];
-      }
-    }
+  explicit PackedClouds(const CloudRows<T>& clouds)
+      : clouds_(clouds), axes_(3 * clouds.num_places) {
+    const TakeApart<T> take_apart{clouds, axis(0), axis(1), axis(2)};
+    for (int64_t place = 0; place < clouds.num_places; ++place) take_apart(place);
   }
 
-  Clouds<T> view() const {
-    const T* const x = axes_.data();
-    return {x, x + count_, x + 2 * count_, order_, ptr_};
-  }
+  Clouds<T> view() const { return {axis(0), axis(1), axis(2), clouds_.order, clouds_.ptr}; }
 
  private:
+  T* axis(int64_t number) const { return axes_.data() + number * clouds_.num_places; }
+
+  CloudRows<T> clouds_;
   Scratch<T> axes_;
-  const int64_t* order_;
-  const int64_t* ptr_;
-  int64_t count_;
 };
 
 /// `search.distance` is scratch; threads own clouds.

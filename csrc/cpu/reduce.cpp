@@ -2,11 +2,11 @@
 #include "cpu/reduce.h"
 
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
 #include "cpu/memory.h"
 #include "cpu/parallel.h"
+#include "kernels/largest.h"
 
 namespace tsl::cpu {
 namespace {
@@ -66,25 +66,6 @@ void sum_terms(int64_t begin, int64_t end, int64_t last_term, int64_t first, int
   }
 }
 
-/// A stored number in the type that computes with it.
-template <class A, class S>
-A load(S value) {
-  if constexpr (std::is_same_v<S, BFloat16>) {
-    return static_cast<A>(to_float(value));
-  } else {
-    return static_cast<A>(value);
-  }
-}
-
-template <class S, class A>
-S store(A value) {
-  if constexpr (std::is_same_v<S, BFloat16>) {
-    return to_bfloat16(value);
-  } else {
-    return value;
-  }
-}
-
 /// Adds up row(r, sum, product) over all rows r: block by block, then the blocks in order.
 /// `product` may be null.
 template <class Row>
@@ -107,12 +88,6 @@ void sum_rows(int64_t rows, int64_t channels, double* sum, double* product, int 
     for (int64_t c = 0; c < channels; ++c) sum[c] += s[c];
     for (int64_t c = 0; product && c < channels; ++c) product[c] += s[channels + c];
   }
-}
-
-/// torch's order: NaN is larger than everything.
-template <class T>
-bool beats(T candidate, T best) {
-  return candidate > best || (candidate != candidate && best == best);
 }
 
 }  // namespace
@@ -243,14 +218,14 @@ void column_sums(const S* a, const S* b, int64_t rows, int64_t channels, double*
   sum_rows(rows, channels, sum, product, threads, [&](int64_t row, double* s, double* p) {
     const S* const x = a + row * channels;
     if (!b) {
-      for (int64_t c = 0; c < channels; ++c) s[c] += load<double>(x[c]);
+      for (int64_t c = 0; c < channels; ++c) s[c] += widened<double>(x[c]);
       return;
     }
     const S* const y = b + row * channels;
     for (int64_t c = 0; c < channels; ++c) {
-      const double value = load<double>(x[c]);
+      const double value = widened<double>(x[c]);
       s[c] += value;
-      p[c] += value * load<double>(y[c]);
+      p[c] += value * widened<double>(y[c]);
     }
   });
 }
@@ -260,12 +235,12 @@ void column_moments(const S* feats, int64_t rows, int64_t channels, double* mean
                     int threads) {
   // Distances to the first row are summed, so that a large mean costs the variance no digits.
   std::vector<double> origin(static_cast<size_t>(channels), 0.0);
-  if (rows > 0) std::transform(feats, feats + channels, origin.begin(), load<double, S>);
+  if (rows > 0) std::transform(feats, feats + channels, origin.begin(), widened<double, S>);
   const double* const o = origin.data();
   sum_rows(rows, channels, mean, variance, threads, [&](int64_t row, double* s, double* p) {
     const S* const x = feats + row * channels;
     for (int64_t c = 0; c < channels; ++c) {
-      const double distance = load<double>(x[c]) - o[c];
+      const double distance = widened<double>(x[c]) - o[c];
       s[c] += distance;
       p[c] += distance * distance;
     }
@@ -280,31 +255,24 @@ void column_moments(const S* feats, int64_t rows, int64_t channels, double* mean
 }
 
 template <class S>
-void scale_shift(const ScaledColumns<S>& a, const ScaledColumns<S>& b, const double* shift,
-                 int64_t rows, int64_t channels, S* out, int threads) {
-  using A = std::conditional_t<std::is_same_v<S, double>, double, float>;
-  const auto rounded = [&](const double* factors) {
-    std::vector<A> result(static_cast<size_t>(channels), A(0));
-    if (factors) std::copy(factors, factors + channels, result.begin());
-    return result;
-  };
-  const std::vector<A> x_scale = rounded(a.scale);
-  const std::vector<A> y_scale = rounded(b.scale);
-  const std::vector<A> start = rounded(shift);
-  const A* const s = x_scale.data();
-  const A* const t = y_scale.data();
-  const A* const u = start.data();
-  advise_huge_pages(out, static_cast<size_t>(rows * channels) * sizeof(S));
-  for_each_row(rows, threads, [&](int64_t row) {
-    const S* const x = a.x + row * channels;
-    S* const to = out + row * channels;
-    if (!b.x) {
-      for (int64_t c = 0; c < channels; ++c) to[c] = store<S>(load<A>(x[c]) * s[c] + u[c]);
+void scale_shift(const ScaleShift<S>& task, int threads) {
+  using A = SumType<S>;
+  const int64_t channels = task.channels;
+  const std::vector<A> zeros(task.shift ? 0 : static_cast<size_t>(channels), A(0));
+  const A* const s = task.a.scale;
+  const A* const t = task.b.scale;
+  const A* const u = task.shift ? task.shift : zeros.data();
+  advise_huge_pages(task.out, static_cast<size_t>(task.rows * channels) * sizeof(S));
+  for_each_row(task.rows, threads, [&](int64_t row) {
+    const S* const x = task.a.x + row * channels;
+    S* const to = task.out + row * channels;
+    if (!task.b.x) {
+      for (int64_t c = 0; c < channels; ++c) to[c] = narrowed<S>(widened<A>(x[c]) * s[c] + u[c]);
       return;
     }
-    const S* const y = b.x + row * channels;
+    const S* const y = task.b.x + row * channels;
     for (int64_t c = 0; c < channels; ++c) {
-      to[c] = store<S>(load<A>(x[c]) * s[c] + load<A>(y[c]) * t[c] + u[c]);
+      to[c] = narrowed<S>(widened<A>(x[c]) * s[c] + widened<A>(y[c]) * t[c] + u[c]);
     }
   });
 }
@@ -323,11 +291,10 @@ TSL_INSTANTIATE(float)
 TSL_INSTANTIATE(double)
 #undef TSL_INSTANTIATE
 
-#define TSL_INSTANTIATE(S)                                                                      \
-  template void column_sums<S>(const S*, const S*, int64_t, int64_t, double*, double*, int);    \
-  template void column_moments<S>(const S*, int64_t, int64_t, double*, double*, int);           \
-  template void scale_shift<S>(const ScaledColumns<S>&, const ScaledColumns<S>&, const double*, \
-                               int64_t, int64_t, S*, int);
+#define TSL_INSTANTIATE(S)                                                                   \
+  template void column_sums<S>(const S*, const S*, int64_t, int64_t, double*, double*, int); \
+  template void column_moments<S>(const S*, int64_t, int64_t, double*, double*, int);        \
+  template void scale_shift<S>(const ScaleShift<S>&, int);
 TSL_INSTANTIATE(float)
 TSL_INSTANTIATE(double)
 TSL_INSTANTIATE(BFloat16)

@@ -6,7 +6,10 @@
 
 #include <cstdint>
 
+#include "core/dtype.h"
 #include "cpu/simd/kernels.h"
+#include "kernels/columns.h"
+#include "kernels/segment_reduce.h"
 
 namespace tsl::cpu {
 
@@ -21,8 +24,6 @@ void max_pool(const PairTiles& pairs, const T* feats, int64_t channels, T* out, 
 template <class T>
 void max_pool_backward(const PairTiles& pairs, const T* grad_out, const int32_t* argmax,
                        int64_t channels, T* grad_in, int threads);
-
-enum class Reduce { kSum, kMean, kMax };
 
 /// Rows order[ptr[s]..ptr[s + 1]) are reduced into out[s]; `argmax` only for kMax. Empty segments
 /// give 0 and -1.
@@ -55,17 +56,8 @@ template <class S>
 void column_moments(const S* feats, int64_t rows, int64_t channels, double* mean, double* variance,
                     int threads);
 
-/// A matrix (or null) and what each of its columns is multiplied with.
+/// See kernels/columns.h.
 template <class S>
-struct ScaledColumns {
-  const S* x;
-  const double* scale;
-};
-
-/// out[r, c] = a.x[r, c] * a.scale[c] + b.x[r, c] * b.scale[c] + shift[c], computed in float (in
-/// double for double) and rounded once; b.x and shift may be null.
-template <class S>
-void scale_shift(const ScaledColumns<S>& a, const ScaledColumns<S>& b, const double* shift,
-                 int64_t rows, int64_t channels, S* out, int threads);
+void scale_shift(const ScaleShift<S>& task, int threads);
 
 }  // namespace tsl::cpu

@@ -18,6 +18,7 @@ class SiteSet {
   SiteSet(const int64_t* shape, int threads) : shape_(shape), threads_(threads) {}
 
   void add(int32_t batch, int64_t x, int64_t y, int64_t z) {
+    if (batch == kDeadBatch) return;
     if (shape_ && (x < 0 || y < 0 || z < 0 || x >= shape_[0] || y >= shape_[1] || z >= shape_[2])) {
       return;
     }

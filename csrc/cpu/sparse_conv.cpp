@@ -18,15 +18,6 @@ constexpr int64_t kWantedTiles = 16;
 constexpr int kGradChannels = 64;                      // input channels of one weight gradient part
 constexpr int64_t kGradCacheBytes = int64_t{1} << 20;  // of rows that a sweep of tiles may touch
 
-template <class A, class S>
-A widened(S value) {
-  if constexpr (std::is_same_v<A, S>) {
-    return value;
-  } else {
-    return to_float(value);
-  }
-}
-
 /// Reads a stored weight as that of the convolution to compute.
 template <class S>
 class WeightReader {
@@ -241,7 +232,8 @@ void sparse_conv_weight_grad(const WeightGradArguments<S, A>& arguments,
 }
 
 template <class S>
-void channelwise_conv(const ChannelwiseTask<S>& task, const SimdKernels& kernels, int threads) {
+void channelwise_conv(const ChannelwiseTask<S>& task, const SimdKernels& kernels, int threads,
+                      const Epilogue<S>& epilogue) {
   const int64_t bytes = task.pairs.num_out * task.channels * static_cast<int64_t>(sizeof(S));
   advise_huge_pages(task.out, static_cast<size_t>(bytes));
   parallel_tasks(task.pairs.num_tiles(), threads, [&](int64_t tile, int) {
@@ -249,6 +241,13 @@ void channelwise_conv(const ChannelwiseTask<S>& task, const SimdKernels& kernels
       kernels.channelwise_f32(task, tile);
     } else {
       kernels.channelwise_f64(task, tile);
+    }
+    if (!epilogue.residual && !epilogue.relu) return;
+    const int64_t end = task.pairs.last_row(tile) * task.channels;
+    for (int64_t i = task.pairs.first_row(tile) * task.channels; i < end; ++i) {
+      S y = task.out[i];
+      if (epilogue.residual) y += epilogue.residual[i];
+      task.out[i] = epilogue.relu && y < S(0) ? S(0) : y;
     }
   });
 }
@@ -284,8 +283,9 @@ TSL_INSTANTIATE(BFloat16, float)
 TSL_INSTANTIATE(Float16, float)
 #undef TSL_INSTANTIATE
 
-#define TSL_INSTANTIATE(S)                                                               \
-  template void channelwise_conv<S>(const ChannelwiseTask<S>&, const SimdKernels&, int); \
+#define TSL_INSTANTIATE(S)                                                              \
+  template void channelwise_conv<S>(const ChannelwiseTask<S>&, const SimdKernels&, int, \
+                                    const Epilogue<S>&);                                \
   template void channelwise_weight_grad<S>(const PairTiles&, const S*, const S*, int, S*, int);
 TSL_INSTANTIATE(float)
 TSL_INSTANTIATE(double)

@@ -55,8 +55,16 @@ template <class S, class A>
 void sparse_conv_weight_grad(const WeightGradArguments<S, A>& arguments,
                              const ConvKernels<S, A>& kernels, int threads);
 
+/// What follows the sums of an output.
 template <class S>
-void channelwise_conv(const ChannelwiseTask<S>& task, const SimdKernels& kernels, int threads);
+struct Epilogue {
+  const S* residual = nullptr;  // like out, or null
+  bool relu = false;            // NaN passes
+};
+
+template <class S>
+void channelwise_conv(const ChannelwiseTask<S>& task, const SimdKernels& kernels, int threads,
+                      const Epilogue<S>& epilogue = {});
 
 /// grad_weight[tap, c] = sum over pairs of x[in, c] * dy[out, c]; (kernel_volume, channels).
 template <class S>

@@ -24,6 +24,11 @@ namespace tsl {
 constexpr int kCorners = 8;
 constexpr Coord kNowhere{-1, 0, 0, 0};  // out of range, and so are all its corners
 
+template <class T>
+constexpr T kEpsilon = std::numeric_limits<T>::epsilon();
+template <class T>
+constexpr T kLeastNormal = std::numeric_limits<T>::min();
+
 /// Numbers per axis.
 template <class T>
 struct Lattice {
@@ -35,7 +40,7 @@ struct Lattice {
   TSL_HOST_DEVICE T offset(T along, int32_t cell, int axis) const {
     const T position = (along - origin[axis]) / voxel_size[axis];
     const T inside = (position - static_cast<T>(cell) * stride[axis]) / stride[axis];
-    const T last = 1 - std::numeric_limits<T>::epsilon();
+    const T last = 1 - kEpsilon<T>;
     return (inside < 0 ? T(0) : inside > last ? last : inside) - anchor;
   }
 };
@@ -89,7 +94,7 @@ struct Corners {
       sum += weight[kCorners * i + c];
     }
     if (!renormalize) return;
-    const T least = std::numeric_limits<T>::min();
+    constexpr T least = kLeastNormal<T>;
     for (int c = 0; c < kCorners; ++c) weight[kCorners * i + c] /= sum < least ? least : sum;
   }
 

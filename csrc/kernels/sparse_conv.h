@@ -10,7 +10,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "core/dtype.h"
 #include "core/macros.h"
@@ -37,36 +36,17 @@ struct SparseConv {
     const int64_t channel = i % out_channels;
     const int64_t group = channel / (out_channels / groups);
     const int64_t group_channels = in_channels / groups;
-    A sum = bias ? widened(bias[channel]) : A(0);
+    A sum = bias ? widened<A>(bias[channel]) : A(0);
     table.for_each(row, [&](int tap, int32_t input) {
       const S* const x = feats + int64_t{input} * in_channels + group * group_channels;
       const S* const w = weight + tap * group_channels * out_channels + channel;
       for (int64_t ci = 0; ci < group_channels; ++ci) {
-        sum += widened(x[ci]) * widened(w[ci * out_channels]);
+        sum += widened<A>(x[ci]) * widened<A>(w[ci * out_channels]);
       }
     });
-    if (residual) sum += widened(residual[i]);
+    if (residual) sum += widened<A>(residual[i]);
     if (relu && sum <= A(0)) sum = A(0);
-    store(sum, out + i);
-  }
-
- private:
-  TSL_HOST_DEVICE static A widened(S value) {
-    if constexpr (std::is_same_v<S, A>) {
-      return value;
-    } else {
-      return to_float(value);
-    }
-  }
-
-  TSL_HOST_DEVICE static void store(A value, S* to) {
-    if constexpr (std::is_same_v<S, BFloat16>) {
-      *to = to_bfloat16(value);
-    } else if constexpr (std::is_same_v<S, Float16>) {
-      *to = to_float16(value);
-    } else {
-      *to = value;
-    }
+    out[i] = narrowed<S>(sum);
   }
 };
 

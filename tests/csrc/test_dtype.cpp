@@ -198,6 +198,24 @@ TEST(random_floats_round_as_the_slow_search_does) {
 TEST(nan_stays_nan) {
   check_rounding<Float16>(nan_patterns());
   check_rounding<BFloat16>(nan_patterns());
+  for (const float nan : nan_patterns()) {
+    const uint32_t kept = bits_from_float(rounded_to_tf32(nan)) & ~0x1fffu;  // what is read of it
+    CHECK(std::isnan(float_from_bits(kept)));
+  }
+}
+
+TEST(tf32_rounds_to_nearest_and_ties_away_from_zero) {
+  const auto rounded = [](uint32_t bits) {
+    return bits_from_float(rounded_to_tf32(float_from_bits(bits)));
+  };
+  for (const uint32_t sign : {0u, 0x80000000u}) {
+    CHECK_EQ(rounded(sign | 0x3f800fffu), sign | 0x3f800000u);
+    CHECK_EQ(rounded(sign | 0x3f801000u), sign | 0x3f802000u);
+    CHECK_EQ(rounded(sign | 0x3f803000u), sign | 0x3f804000u);
+    CHECK_EQ(rounded(sign | 0x3fffffffu), sign | 0x40000000u);
+    CHECK_EQ(rounded(sign | 0x7f800000u), sign | 0x7f800000u);
+    CHECK_EQ(rounded(sign), sign);
+  }
 }
 
 }  // namespace

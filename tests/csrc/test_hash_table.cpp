@@ -7,6 +7,7 @@
 #include <set>
 #include <vector>
 
+#include "capacity.h"
 #include "check.h"
 #include "clouds.h"
 #include "cpu/parallel.h"
@@ -202,6 +203,21 @@ TEST(the_filter_passes_every_key_and_few_others_in_every_instruction_set) {
       }
     }
     CHECK(misses > 1000 && passed_misses * 8 < misses);
+  }
+}
+
+TEST(dead_rows_take_no_slot_of_a_hash_table) {
+  for (const NamedCloud& cloud : small_clouds()) {
+    const check::Note note(cloud.name);
+    for (const int64_t dead : {0, 1, 33}) {
+      const OwnedHashTable padded(with_dead_rows(cloud.coords, dead));
+      OwnedHashTable expected(padded.view.capacity);
+      const HashInsert insert{cloud.coords.data(), expected.view};
+      for (int64_t i = 0; i < size_of(cloud.coords); ++i) insert(i);
+      CHECK_EQ(padded.keys, expected.keys);
+      CHECK_EQ(padded.rows, expected.rows);
+      CHECK_EQ(padded.filter, expected.filter);
+    }
   }
 }
 

@@ -5,41 +5,19 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <type_traits>
 #include <vector>
 
 #include "check.h"
 #include "clouds.h"
 #include "maps.h"
 #include "numbers.h"
+#include "reductions.h"
 
 namespace tsl::test {
 namespace {
 
 constexpr int kThreadCounts[] = {1, 2, 3};
 constexpr int kChannels[] = {1, 3, 16, 67};
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-template <class T>
-std::vector<T> seeded_values(uint64_t seed, int64_t count) {
-  Random random(seed);
-  return random_values<T>(random, count);
-}
-
-/// Few different values, so that maxima are shared, and some NaN and infinities.
-template <class T>
-std::vector<T> coarse_values(uint64_t seed, int64_t count) {
-  Random random(seed);
-  std::vector<T> values;
-  for (int64_t i = 0; i < count; ++i) {
-    double value = static_cast<double>(random.integer(-3, 3));
-    if (random.integer(0, 60) == 0) value = kNan;
-    if (random.integer(0, 60) == 0) value = random.integer(0, 1) ? kInfinity : -kInfinity;
-    values.push_back(static_cast<T>(value));
-  }
-  return values;
-}
 
 /// The first of the largest; NaN is larger than everything.
 struct Largest {
@@ -58,27 +36,6 @@ struct Largest {
     return std::isnan(value) ? std::isnan(found) : static_cast<double>(found) == value;
   }
 };
-
-struct PoolMap {
-  std::vector<Pair> pairs;
-  int64_t num_in;
-  int64_t num_out;
-  int kernel_volume;
-};
-
-std::vector<PoolMap> pool_maps() {
-  const Coords fine = lidar_surface(81, 12, 120, 1.6, 2);
-  const auto pool = [&](const ConvGeometry& g) {
-    Coords coarse;
-    for (const Coord& c : fine) coarse.push_back(g.cell_of(c));
-    coarse.push_back(Coord{5, 0, 0, 0});  // sees nothing
-    coarse = without_duplicates(coarse);
-    return PoolMap{brute_force_pairs(coarse, fine, g), size_of(fine), size_of(coarse),
-                   g.kernel_volume()};
-  };
-  return {pool(cubic(2, 2, 1, 0)), pool(cubic(3, 2, 1, 1)), pool(cubic(3, 1, 1, 1)),
-          PoolMap{{}, 4, 0, 8}, PoolMap{{}, 0, 4, 8}};
-}
 
 template <class T>
 void check_max_pool(const PoolMap& map, int64_t channels) {
@@ -139,27 +96,8 @@ TEST(max_pool_by_hand) {
   CHECK(out[6] == 0 && out[7] == 0 && out[8] == 0);
 }
 
-/// Rows in groups of every size, some empty, one that holds a large part of all rows.
-struct Segments {
-  std::vector<int64_t> order;
-  std::vector<int64_t> ptr{0};
-
-  Segments(uint64_t seed, int64_t rows) {
-    Random random(seed);
-    for (int64_t row = 0; row < rows; ++row) order.push_back(row);
-    random.shuffle(order);
-    while (ptr.back() < rows) {
-      const int64_t wanted = size_of(ptr) == 5 ? rows / 3 : random.integer(0, 6);
-      ptr.push_back(std::min(rows, ptr.back() + wanted));
-    }
-    ptr.push_back(rows);
-  }
-
-  int64_t count() const { return size_of(ptr) - 1; }
-};
-
 template <class T>
-void check_segments(const Segments& segments, int64_t channels) {
+void check_segments(const RowGroups& segments, int64_t channels) {
   const int64_t rows = size_of(segments.order);
   const std::vector<T> feats = seeded_values<T>(84, rows * channels);
   const std::vector<T> odd = coarse_values<T>(85, rows * channels);
@@ -184,19 +122,19 @@ void check_segments(const Segments& segments, int64_t channels) {
   for (const int threads : kThreadCounts) {
     std::vector<T> out(sum.sum.size(), T(777));
     std::vector<int64_t> argmax(sum.sum.size(), 777);
-    const auto reduce = [&](const std::vector<T>& values, cpu::Reduce how) {
-      int64_t* const where = how == cpu::Reduce::kMax ? argmax.data() : nullptr;
+    const auto reduce = [&](const std::vector<T>& values, Reduce how) {
+      int64_t* const where = how == Reduce::kMax ? argmax.data() : nullptr;
       cpu::segment_reduce(values.data(), segments.order.data(), segments.ptr.data(),
                           segments.count(), channels, how, out.data(), where, threads);
     };
-    reduce(feats, cpu::Reduce::kMean);
+    reduce(feats, Reduce::kMean);
     mean.expect<T>(out);
-    reduce(odd, cpu::Reduce::kMax);
+    reduce(odd, Reduce::kMax);
     for (size_t i = 0; i < out.size(); ++i) {
       CHECK(largest[i].is(out[i]));
       CHECK_EQ(argmax[i], largest[i].row);
     }
-    reduce(feats, cpu::Reduce::kSum);
+    reduce(feats, Reduce::kSum);
     sum.expect<T>(out);
     if (threads == 1) first_sum = out;
     CHECK(same_bits(out, first_sum));
@@ -208,7 +146,7 @@ TEST(segments_are_summed_averaged_and_searched) {
     const check::Note note(rows, " rows");
     for_float_and_double([&](auto tag) {
       for (const int64_t channels : kChannels) {
-        check_segments<decltype(tag)>(Segments(86, rows), channels);
+        check_segments<decltype(tag)>(RowGroups(86, rows), channels);
       }
     });
   }
@@ -221,7 +159,7 @@ TEST(a_long_sum_loses_no_digits) {
   for (int64_t row = 0; row < kRows; ++row) order.push_back(row);
   const int64_t ptr[2] = {0, kRows};
   float mean = 0;
-  cpu::segment_reduce(feats.data(), order.data(), ptr, 1, 1, cpu::Reduce::kMean, &mean, nullptr, 1);
+  cpu::segment_reduce(feats.data(), order.data(), ptr, 1, 1, Reduce::kMean, &mean, nullptr, 1);
   CHECK_EQ(mean, 0.1f);
 }
 
@@ -336,13 +274,12 @@ void check_moments(int64_t rows, int64_t channels, double offset) {
 
 template <class S>
 void check_scale_shift(int64_t rows, int64_t channels) {
-  using A = std::conditional_t<std::is_same_v<S, double>, double, float>;
-  // Scales are given in double and rounded to A: as one more rounding of each product.
+  using A = SumType<S>;
   const std::vector<S> x = seeded_values<S>(94, rows * channels);
   const std::vector<S> other = seeded_values<S>(95, rows * channels);
-  const std::vector<double> scale = seeded_values<double>(96, channels);
-  const std::vector<double> other_scale = seeded_values<double>(97, channels);
-  const std::vector<double> shift = seeded_values<double>(98, channels);
+  const std::vector<A> scale = seeded_values<A>(96, channels);
+  const std::vector<A> other_scale = seeded_values<A>(97, channels);
+  const std::vector<A> shift = seeded_values<A>(98, channels);
   for (const bool has_other : {false, true}) {
     for (const bool has_shift : {false, true}) {
       Sums expected(rows * channels);
@@ -355,11 +292,10 @@ void check_scale_shift(int64_t rows, int64_t channels) {
       std::vector<S> first;
       for (const int threads : kThreadCounts) {
         std::vector<S> out(x.size(), stored(777.0, S{}));
-        const cpu::ScaledColumns<S> a{x.data(), scale.data()};
-        cpu::ScaledColumns<S> b{nullptr, nullptr};
-        if (has_other) b = cpu::ScaledColumns<S>{other.data(), other_scale.data()};
-        const double* const start = has_shift ? shift.data() : nullptr;
-        cpu::scale_shift(a, b, start, rows, channels, out.data(), threads);
+        ScaleShift<S> task{{x.data(), scale.data()}, {}, nullptr, out.data(), rows, channels};
+        if (has_other) task.b = {other.data(), other_scale.data()};
+        if (has_shift) task.shift = shift.data();
+        cpu::scale_shift(task, threads);
         expected.expect<A>(out);
         if (threads == 1) first = out;
         CHECK(same_bits(out, first));

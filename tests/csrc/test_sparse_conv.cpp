@@ -11,18 +11,13 @@
 
 #include "check.h"
 #include "clouds.h"
-#include "kernels/sparse_conv.h"
-#include "maps.h"
-#include "numbers.h"
+#include "convolutions.h"
 
 namespace tsl::test {
 namespace {
 
 constexpr int kThreadCounts[] = {1, 2, 3};
 constexpr int64_t kTileRows = 64;
-
-template <class S>
-using SumOf = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
 const auto& kernels_of(const cpu::SimdKernels& table, float) { return table.f32; }
 const auto& kernels_of(const cpu::SimdKernels& table, double) { return table.f64; }
@@ -38,126 +33,30 @@ void for_each_table(const Run& run) {
   }
 }
 
-struct Map {
-  std::vector<Pair> pairs;
-  int64_t num_in;
-  int64_t num_out;
-  int kernel_volume;
-  int full_tap;
-};
-
-Map submanifold_map(const Coords& coords, int32_t kernel_size) {
-  const ConvGeometry g = cubic(kernel_size, 1, 1, kernel_size / 2);
-  return Map{brute_force_pairs(coords, coords, g), size_of(coords), size_of(coords),
-             g.kernel_volume(), g.kernel_volume() / 2};
-}
-
-Map strided_map(const Coords& fine, const ConvGeometry& g) {
-  Coords coarse;
-  for (const Coord& c : fine) coarse.push_back(g.cell_of(c));
-  coarse = without_duplicates(coarse);
-  return Map{brute_force_pairs(coarse, fine, g), size_of(fine), size_of(coarse), g.kernel_volume(),
-             -1};
-}
-
-/// The same pairs read backwards.
-Map transposed_map(const Map& map) {
-  return Map{reversed(map.pairs), map.num_out, map.num_in, map.kernel_volume, -1};
-}
-
-/// About 200 rows with 8 pairs each.
-Map small_map() {
-  const Map map = submanifold_map(lidar_surface(61, 16, 120, 4.0), 3);
-  CHECK(map.num_out > 150 && size_of(map.pairs) > 6 * map.num_out);
-  return map;
-}
-
-/// Channels per group, and what else a convolution has.
-struct Shape {
-  int cin, cout;
-  int groups = 1;
-  bool has_bias = true;
-  bool has_residual = false;
-  bool relu = false;
-};
-
-/// One convolution with its operands.
 template <class S>
-struct Problem {
-  Map map;
-  Shape shape;
-  std::vector<S> feats, weight, bias, residual;
-
-  Problem(const Map& the_map, const Shape& the_shape, uint64_t seed)
-      : map(the_map), shape(the_shape) {
-    Random random(seed);
-    feats = random_values<S>(random, map.num_in * in_channels());
-    weight = random_values<S>(random, int64_t{map.kernel_volume} * shape.cin * out_channels());
-    if (shape.has_bias) bias = random_values<S>(random, out_channels());
-    if (shape.has_residual) residual = random_values<S>(random, map.num_out * out_channels());
-  }
-
-  int in_channels() const { return shape.groups * shape.cin; }
-  int out_channels() const { return shape.groups * shape.cout; }
-  size_t out_size() const { return static_cast<size_t>(map.num_out * out_channels()); }
-  static const S* or_null(const std::vector<S>& values) {
-    return values.empty() ? nullptr : values.data();
-  }
-
-  std::vector<S> by_specification() const {
-    const OwnedTable table = table_of(map.pairs, map.num_out, map.kernel_volume);
-    std::vector<S> out(out_size(), stored(777.0, S{}));
-    const SparseConv<S, SumOf<S>> conv{
-        table.view(), feats.data(),  weight.data(),  or_null(bias), or_null(residual),
-        out.data(),   in_channels(), out_channels(), shape.groups,  shape.relu};
-    for (size_t i = 0; i < out.size(); ++i) conv(static_cast<int64_t>(i));
-    return out;
-  }
-
-  cpu::WeightLayout layout() const {
-    return cpu::WeightLayout{map.kernel_volume, shape.groups, shape.cin, shape.cout, false, false};
-  }
-
-  std::vector<S> by_kernels(const cpu::SimdKernels& table, const cpu::WeightLayout& layout,
-                            const std::vector<S>& stored_weight, int64_t tile_rows,
-                            int threads) const {
-    const OwnedPairs pairs = pairs_of(map.pairs, map.num_out, map.kernel_volume, tile_rows);
-    std::vector<S> out(out_size(), stored(777.0, S{}));
-    const cpu::ConvArguments<S> arguments{
-        pairs.tiles(), feats.data(),      out.data(), stored_weight.data(),
-        or_null(bias), or_null(residual), layout,     map.full_tap,
-        shape.relu};
-    cpu::sparse_conv(arguments, kernels_of(table, S{}), threads);
-    return out;
-  }
-
-  std::vector<S> by_kernels(const cpu::SimdKernels& table, int64_t tile_rows = kTileRows,
-                            int threads = 1) const {
-    return by_kernels(table, layout(), weight, tile_rows, threads);
-  }
-};
+cpu::WeightLayout layout_of(const Problem<S>& p) {
+  return cpu::WeightLayout{p.map.kernel_volume, p.shape.groups, p.shape.cin,
+                           p.shape.cout,        false,          false};
+}
 
 template <class S>
-Sums exact_conv(const Problem<S>& p) {
-  Sums result(static_cast<int64_t>(p.out_size()));
-  const Shape& shape = p.shape;
-  const int64_t out_channels = p.out_channels();
-  for (const Pair& pair : p.map.pairs) {
-    for (int64_t channel = 0; channel < out_channels; ++channel) {
-      const int64_t group = channel / shape.cout;
-      for (int64_t ci = 0; ci < shape.cin; ++ci) {
-        const S x = at(p.feats, pair.in * int64_t{p.in_channels()} + group * shape.cin + ci);
-        const S w = at(p.weight, (int64_t{pair.tap} * shape.cin + ci) * out_channels + channel);
-        result.add(pair.out * out_channels + channel, exact(x), exact(w));
-      }
-    }
-  }
-  for (int64_t i = 0; i < size_of(result.sum); ++i) {
-    if (shape.has_bias) result.add(i, exact(at(p.bias, i % out_channels)));
-    if (shape.has_residual) result.add(i, exact(at(p.residual, i)));
-    if (shape.relu) at(result.sum, i) = std::max(at(result.sum, i), 0.0);
-  }
-  return result;
+std::vector<S> by_kernels(const Problem<S>& p, const cpu::SimdKernels& table,
+                          const cpu::WeightLayout& layout, const std::vector<S>& stored_weight,
+                          int64_t tile_rows, int threads) {
+  const OwnedPairs pairs = pairs_of(p.map.pairs, p.map.num_out, p.map.kernel_volume, tile_rows);
+  std::vector<S> out(p.out_size(), stored(777.0, S{}));
+  const cpu::ConvArguments<S> arguments{
+      pairs.tiles(),     p.feats.data(),        out.data(), stored_weight.data(),
+      p.or_null(p.bias), p.or_null(p.residual), layout,     p.map.full_tap,
+      p.shape.relu};
+  cpu::sparse_conv(arguments, kernels_of(table, S{}), threads);
+  return out;
+}
+
+template <class S>
+std::vector<S> by_kernels(const Problem<S>& p, const cpu::SimdKernels& table,
+                          int64_t tile_rows = kTileRows, int threads = 1) {
+  return by_kernels(p, table, layout_of(p), p.weight, tile_rows, threads);
 }
 
 /// Specification and every table against the sums in double.
@@ -170,11 +69,11 @@ void check_problem(const Map& map, const Shape& shape) {
   const Sums expected = exact_conv(problem);
   expected.expect<SumOf<S>>(problem.by_specification());
   for_each_table([&](const cpu::SimdKernels& table) {
-    expected.expect<SumOf<S>>(problem.by_kernels(table));
+    expected.expect<SumOf<S>>(by_kernels(problem, table));
     if (map.full_tap < 0 || shape.relu) return;
     Problem<S> without_full_tap(problem);
     without_full_tap.map.full_tap = -1;
-    expected.expect<SumOf<S>>(without_full_tap.by_kernels(table));
+    expected.expect<SumOf<S>>(by_kernels(without_full_tap, table));
   });
 }
 
@@ -242,12 +141,12 @@ TEST(bits_depend_neither_on_threads_nor_on_tiles) {
     for (const Shape& shape : {Shape{17, 33, 1, true, true, true}, Shape{32, 64}, Shape{9, 7, 2}}) {
       const Problem<S> problem(map, shape, 65);
       for_each_table([&](const cpu::SimdKernels& table) {
-        const std::vector<S> expected = problem.by_kernels(table);
+        const std::vector<S> expected = by_kernels(problem, table);
         for (const int threads : kThreadCounts) {
-          CHECK(same_bits(problem.by_kernels(table, kTileRows, threads), expected));
+          CHECK(same_bits(by_kernels(problem, table, kTileRows, threads), expected));
         }
         for (const int64_t tile_rows : {1, 5, 48, 100, 1024}) {
-          CHECK(same_bits(problem.by_kernels(table, tile_rows), expected));
+          CHECK(same_bits(by_kernels(problem, table, tile_rows), expected));
         }
       });
     }
@@ -279,12 +178,12 @@ TEST(bits_depend_neither_on_row_order_nor_on_batch_mates) {
         std::copy(from, from + cin, part.feats.begin() + static_cast<int64_t>(i) * cin);
       }
       for_each_table([&](const cpu::SimdKernels& table) {
-        const std::vector<S> all = whole.by_kernels(table);
+        const std::vector<S> all = by_kernels(whole, table);
         std::vector<S> expected;
         for (const int32_t row : rows) {
           expected.insert(expected.end(), all.begin() + row * cout, all.begin() + (row + 1) * cout);
         }
-        CHECK(same_bits(part.by_kernels(table), expected));
+        CHECK(same_bits(by_kernels(part, table), expected));
       });
     }
   });
@@ -317,12 +216,12 @@ TEST(mirrored_and_transposed_weights_are_the_same_weights) {
               }
             }
           }
-          cpu::WeightLayout layout = problem.layout();
+          cpu::WeightLayout layout = layout_of(problem);
           layout.transposed = transposed;
           layout.mirrored = mirrored;
           for_each_table([&](const cpu::SimdKernels& table) {
-            const std::vector<S> out = problem.by_kernels(table, layout, weight, kTileRows, 1);
-            CHECK(same_bits(out, problem.by_kernels(table)));
+            const std::vector<S> out = by_kernels(problem, table, layout, weight, kTileRows, 1);
+            CHECK(same_bits(out, by_kernels(problem, table)));
           });
         }
       }
@@ -337,7 +236,7 @@ TEST(the_transposed_layout_computes_the_adjoint) {
   const Problem<double> forward(map, shape, 70);
   Problem<double> backward(transposed_map(map), Shape{9, 5, 2, false}, 71);
   backward.weight = forward.weight;
-  cpu::WeightLayout layout = backward.layout();
+  cpu::WeightLayout layout = layout_of(backward);
   layout.transposed = true;
   const auto dot = [](const std::vector<double>& a, const std::vector<double>& b) {
     double sum = 0;
@@ -345,9 +244,9 @@ TEST(the_transposed_layout_computes_the_adjoint) {
     return sum;
   };
   for_each_table([&](const cpu::SimdKernels& table) {
-    const double expected = dot(forward.by_kernels(table), backward.feats);
+    const double expected = dot(by_kernels(forward, table), backward.feats);
     const std::vector<double> adjoint =
-        backward.by_kernels(table, layout, forward.weight, kTileRows, 1);
+        by_kernels(backward, table, layout, forward.weight, kTileRows, 1);
     CHECK(std::fabs(dot(adjoint, forward.feats) - expected) < 1e-9);
     // A submanifold map read backwards is the map itself with its taps in reverse.
     Problem<double> mirrored(backward);
@@ -355,7 +254,7 @@ TEST(the_transposed_layout_computes_the_adjoint) {
     layout.mirrored = true;
     mirrored.map.full_tap = -1;
     const std::vector<double> again =
-        mirrored.by_kernels(table, layout, forward.weight, kTileRows, 1);
+        by_kernels(mirrored, table, layout, forward.weight, kTileRows, 1);
     CHECK(std::fabs(dot(again, forward.feats) - expected) < 1e-9);
     layout.mirrored = false;
   });
@@ -378,7 +277,7 @@ void check_every_value() {
     at(problem.weight, i) = stored(i / kChannels == i % kChannels ? 1.0 : 0.0, S{});
   }
   for_each_table([&](const cpu::SimdKernels& table) {
-    const std::vector<S> out = problem.by_kernels(table);
+    const std::vector<S> out = by_kernels(problem, table);
     for (size_t i = 0; i < out.size(); ++i) {
       const double value = exact(problem.feats[i]);
       // The bfloat16 instructions of x86 take subnormal numbers for zero.
@@ -413,11 +312,13 @@ TEST(operands_may_begin_at_any_element) {
       for_each_table([&](const cpu::SimdKernels& table) {
         std::vector<S> out(problem.out_size() + 1, S{});
         const cpu::ConvArguments<S> arguments{
-            pairs.tiles(),     feats.data() + 1, out.data() + 1,
-            weight.data() + 1, bias.data() + 1,  shape.has_residual ? residual.data() + 1 : nullptr,
-            problem.layout(),  map.full_tap,     shape.relu};
+            pairs.tiles(),      feats.data() + 1,
+            out.data() + 1,     weight.data() + 1,
+            bias.data() + 1,    shape.has_residual ? residual.data() + 1 : nullptr,
+            layout_of(problem), map.full_tap,
+            shape.relu};
         cpu::sparse_conv(arguments, kernels_of(table, S{}), 1);
-        CHECK(same_bits(out, shifted(problem.by_kernels(table))));
+        CHECK(same_bits(out, shifted(by_kernels(problem, table))));
       });
     }
   });
@@ -447,7 +348,7 @@ TEST(nan_and_infinity_stay_in_their_rows_and_nan_passes_the_relu) {
       };
       check(problem.by_specification(), clean.by_specification());
       for_each_table([&](const cpu::SimdKernels& table) {
-        check(problem.by_kernels(table), clean.by_kernels(table));
+        check(by_kernels(problem, table), by_kernels(clean, table));
       });
     }
   });

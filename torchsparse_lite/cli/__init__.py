@@ -11,20 +11,21 @@ from importlib import import_module
 
 from torchsparse_lite.errors import needs_extra
 
-__all__ = ["main"]
+__all__ = ["TRAINING", "main"]
 
 _COMMANDS = {
     "train": ("training", "train a network by a recipe"),
     "validate": ("training", "scores of a trained network"),
     "predict": ("training", "label scans, in the format of the data set's benchmark"),
     "search": ("search", "find an architecture for a latency"),
+    "benchmark": ("benchmark", "latency of networks on this machine; tiles for its GPU"),
     "simulate": ("simulate", "write streets as a LiDAR sees them, labelled"),
     "view": ("view", "show a scan, its labels, a prediction"),
     "doctor": ("doctor", "say what this machine and this installation have"),
 }
 """Module with a function of the command's name, and what it does."""
-_TRAINING = ("lightning", "torchmetrics", "jsonargparse", "tensorboard")
-_PACKAGES = {"training": _TRAINING, "search": _TRAINING}
+TRAINING = ("lightning", "torchmetrics", "jsonargparse", "tensorboard")
+_PACKAGES = {"training": TRAINING, "search": TRAINING}
 """What a module imports of the extra ``train``."""
 
 

@@ -16,7 +16,7 @@ from torchsparse_lite import nn
 from torchsparse_lite._native import has_cuda, simd_kernels
 from torchsparse_lite.tensor import SparseTensor
 
-__all__ = ["doctor"]
+__all__ = ["doctor", "installed_version"]
 
 _ABSENT = "not installed"
 
@@ -26,7 +26,7 @@ def doctor(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser("tsl doctor", description=doctor.__doc__)
     parser.parse_args(arguments)
     rows = [
-        ("torchsparse_lite", _version("torchsparse_lite")),
+        ("torchsparse_lite", installed_version("torchsparse_lite")),
         ("built with CUDA", "yes" if has_cuda() else "no"),
         ("CPU kernels", ", ".join(simd_kernels())),
         ("torch", torch.__version__),
@@ -40,7 +40,8 @@ def doctor(arguments: list[str]) -> None:
     print("\n".join(f"{name:18s} {text}" for name, text in rows))
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Of a package, or that it is not there."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -84,7 +85,7 @@ def _missing(extra: str) -> Iterator[str]:
             for inner in requirement.extras:
                 yield from _missing(inner)
             continue
-        if _version(requirement.name) == _ABSENT:
+        if installed_version(requirement.name) == _ABSENT:
             yield requirement.name
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from lightning.pytorch.cli import LightningArgumentParser
 
 from torchsparse_lite.cli.derive import Derive, Prune
+from torchsparse_lite.cli.progress import bar
 from torchsparse_lite.cli.search_run import RunSearch
-from torchsparse_lite.cli.supernet_command import TABLE, SupernetCommand, bar
+from torchsparse_lite.cli.supernet_command import TABLE, SupernetCommand
 from torchsparse_lite.cli.training import TrainCommand, quiet
 from torchsparse_lite.host_memory import keep_host_memory
 from torchsparse_lite.nas.latency import network_latency, profile_latency

@@ -3,21 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import islice
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
 from torchsparse_lite.cli.training import TrainedCommand
-from torchsparse_lite.errors import needs_extra, refuse
+from torchsparse_lite.errors import refuse
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.train.module import Segmentation
 from torchsparse_lite.train.subnets import SupernetSegmentation
 
-__all__ = ["TABLE", "SupernetCommand", "bar"]
+__all__ = ["TABLE", "SupernetCommand"]
 
 TABLE = "latency.json"
 
@@ -58,11 +57,3 @@ class SupernetCommand(TrainedCommand):
         self.datamodule.transforms = self.datamodule.mix = ()
         batches = iter(self.datamodule.train_dataloader())
         return [batch["points"] for batch in islice(batches, self.config["calibration"])]
-
-
-def bar(items: Iterable[Any], text: str, count: int) -> Iterable[Any]:
-    """Progress on the terminal."""
-    wrapped: Iterable[Any] = needs_extra("tsl search", "tqdm", "search").tqdm(
-        items, text, total=count
-    )
-    return wrapped

@@ -13,7 +13,8 @@ from torchsparse_lite import nn as spnn
 from torchsparse_lite.errors import Triple, check_choice, refuse
 from torchsparse_lite.kernel_map import STENCILS
 from torchsparse_lite.nn.compose import conv_norm, conv_norm_relu
-from torchsparse_lite.tensor import SparseTensor
+from torchsparse_lite.nn.conv_sum import ReadsSides, over_sides, sum_convs
+from torchsparse_lite.tensor import SparseTensor, cat
 
 __all__ = [
     "BLOCKS",
@@ -21,6 +22,7 @@ __all__ = [
     "Block",
     "BottleneckBlock",
     "DepthwiseBlock",
+    "FusedBlock",
     "Kernel",
     "ResidualBlock",
 ]
@@ -120,7 +122,7 @@ class Block(nn.Module):
         *before, conv = last if isinstance(last, spnn.Sequential) else (last,)
         if not isinstance(conv, spnn.Conv3d):
             return self
-        return _FusedBlock([*parts, *before], conv, self.shortcut)
+        return FusedBlock([*parts, *before], conv, self.shortcut)
 
 
 class ResidualBlock(Block):
@@ -198,8 +200,14 @@ def _spatial(
     return spnn.Sequential(OrderedDict([*convs.items(), *zip(names, rest, strict=False)]))
 
 
-class _FusedBlock(nn.Module):
-    """Shortcut and last ReLU join the pass of the last convolution."""
+class FusedBlock(ReadsSides):
+    """A block whose shortcut and last ReLU join the pass of its last convolution.
+
+    Args:
+        parts: all before the last convolution.
+        last: without norm and activation.
+        shortcut: around them.
+    """
 
     def __init__(self, parts: list[nn.Module], last: spnn.Conv3d, shortcut: nn.Module) -> None:
         super().__init__()
@@ -207,6 +215,14 @@ class _FusedBlock(nn.Module):
         self.last = last
         self.shortcut = shortcut
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        result: SparseTensor = self.last(self.parts(x), residual=self.shortcut(x), relu=True)
+    def forward(self, *sides: SparseTensor) -> SparseTensor:
+        """What the block computes of its input, or of tensors side by side that stand for it."""
+        y = over_sides(self.parts, sides)
+        shortcut = self.shortcut
+        if isinstance(shortcut, spnn.Sequential) and len(shortcut) == 1:
+            (shortcut,) = shortcut
+        if isinstance(shortcut, spnn.Conv3d):
+            return sum_convs((self.last, (y,)), (shortcut, sides), relu=True)
+        x = sides[0] if len(sides) == 1 else cat(sides)
+        result: SparseTensor = self.last(y, residual=self.shortcut(x), relu=True)
         return result

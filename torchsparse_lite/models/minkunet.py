@@ -13,6 +13,7 @@ from torchsparse_lite.channels import Joined
 from torchsparse_lite.errors import check_choice, refuse
 from torchsparse_lite.models.blocks import BLOCKS, Kernel
 from torchsparse_lite.nn.compose import conv_norm_relu
+from torchsparse_lite.nn.conv_sum import over_sides, reads_sides
 from torchsparse_lite.tensor import SparseTensor, cat
 
 __all__ = ["PRESETS", "MinkUNet", "Stage", "UNetShape", "minkunet"]
@@ -237,6 +238,28 @@ class _Up(nn.Module):
 
     def forward(self, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
         result: SparseTensor = self.blocks(cat([self.transition(x), skip]))
+        return result
+
+    def fused(self) -> nn.Module:
+        """What :func:`~torchsparse_lite.nn.fuse` puts here once the parts are fused."""
+        return _FusedUp(self.transition, self.blocks)
+
+
+class _FusedUp(nn.Module):
+    """Concatenates nothing where the layers behind can read both tensors where they lie."""
+
+    def __init__(self, transition: nn.Module, blocks: nn.Module) -> None:
+        super().__init__()
+        self.transition = transition
+        self.blocks = blocks
+
+    def forward(self, x: SparseTensor, skip: SparseTensor) -> SparseTensor:
+        sides = (self.transition(x), skip)
+        if reads_sides(sides):
+            return over_sides(self.blocks, sides)
+        joined = cat(sides)
+        del sides  # its memory is free for the blocks
+        result: SparseTensor = self.blocks(joined)
         return result
 
 

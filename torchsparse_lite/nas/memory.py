@@ -21,7 +21,7 @@ from torchsparse_lite.models.spvcnn import SPVCNN, as_spvcnn
 from torchsparse_lite.nas.cost import ScanStatistics, counts_for
 from torchsparse_lite.nn.window import Window
 from torchsparse_lite.ops.hash_table import table_bytes
-from torchsparse_lite.ops.neighbors import tile_rows
+from torchsparse_lite.ops.pairs import tile_rows
 
 __all__ = ["peak_memory"]
 

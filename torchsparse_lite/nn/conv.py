@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -12,9 +13,12 @@ from torch import nn
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.nn import functional as F
 from torchsparse_lite.nn.window import Size, Target, Window, Windowed
+from torchsparse_lite.ops import PackedWeight
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["Conv3d"]
+
+_Conv = TypeVar("_Conv", bound="Conv3d")
 
 
 class Conv3d(Windowed):
@@ -97,6 +101,7 @@ class Conv3d(Windowed):
         self.bias = (
             nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         )
+        self._packed = PackedWeight()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -132,7 +137,18 @@ class Conv3d(Windowed):
             target=target,
             residual=residual,
             relu=relu,
+            packed=self.packed,
         )
+
+    @property
+    def packed(self) -> PackedWeight | None:
+        """What it keeps of its weight for tensor cores: in evaluation mode, and no state."""
+        return None if self.training else self._packed
+
+    def train(self: _Conv, mode: bool = True) -> _Conv:  # noqa: FBT001, FBT002 - as in torch.nn.Module
+        """Set the mode, and forget what was kept of the weight."""
+        self._packed.forget()
+        return super().train(mode)
 
     def extra_repr(self) -> str:
         """What ``print(module)`` shows."""

@@ -19,6 +19,7 @@ from torchsparse_lite.errors import (
 )
 from torchsparse_lite.features import Features
 from torchsparse_lite.nn.window import Link, Size, Target, Window
+from torchsparse_lite.ops.registry import computed_dtype
 from torchsparse_lite.ops.widen import sum_dtype
 from torchsparse_lite.tensor import SparseTensor, check_sparse
 
@@ -130,8 +131,9 @@ def convolve(
     target: Target | None = None,
     residual: SparseTensor | None = None,
     relu: bool = False,
+    packed: ops.PackedWeight | None = None,
 ) -> SparseTensor:
-    """:func:`conv3d` for a window that is already worked out."""
+    """:func:`conv3d` for a window that is already worked out, of a layer that keeps ``packed``."""
     _check_operands(x, weight, bias, window, groups)
     link = window.link("conv3d", x, target)
     if residual is not None:
@@ -144,6 +146,7 @@ def convolve(
         residual=None if residual is None else residual.feats,
         groups=groups,
         relu=relu,
+        packed=packed,
     )
     return link.outputs(feats)
 
@@ -181,7 +184,7 @@ def _check_operands(
 def check_like_feats(where: str, operand: Tensor, x: Features) -> None:
     """Raise unless ``operand`` is on the device of the features and computed in their dtype."""
     check_same_device(where, operand, x.feats, "the features")
-    if operand.dtype != x.dtype and _computed_dtype(operand) != _computed_dtype(x.feats):
+    if operand.dtype != x.dtype and computed_dtype(operand) != computed_dtype(x.feats):
         refuse(
             where,
             f"of the features' dtype {x.dtype}",
@@ -189,14 +192,6 @@ def check_like_feats(where: str, operand: Tensor, x: Features) -> None:
             "Convert one of them, or use torch.autocast, which leaves float64 alone.",
             error=TypeError,
         )
-
-
-def _computed_dtype(operand: Tensor) -> torch.dtype:
-    """The dtype to which autocast, if enabled, brings an operand of a convolution."""
-    device_type = operand.device.type
-    if operand.dtype == torch.float64 or not torch.is_autocast_enabled(device_type):
-        return operand.dtype
-    return torch.get_autocast_dtype(device_type)
 
 
 def _check_residual(residual: SparseTensor, x: SparseTensor, link: Link, channels: int) -> None:
@@ -303,10 +298,9 @@ def _sum_over(feats: Tensor, link: Link) -> Tensor:
 
 def _mean_over(feats: Tensor, link: Link) -> Tensor:
     """Mean of the inputs of each window; half types are rounded once, at the end."""
-    kernel_map = link.kernel_map
-    counts = torch.bincount(kernel_map.out_index, minlength=kernel_map.num_out)
     wide = feats.to(sum_dtype(feats.dtype))
     total = _sum_over(wide, link)
+    counts = link.kernel_map.window_sizes
     return (total / counts.clamp_min(1).unsqueeze(1).to(wide.dtype)).to(feats.dtype)
 
 

@@ -89,8 +89,8 @@ def fuse(model: nn.Module) -> nn.Module:
     Inside every Sequential, ``Conv3d, BatchNorm`` (or ``SyncBatchNorm``) becomes one convolution,
     and a ``ReLU`` behind it joins its pass. What remains keeps its name; numbers are counted anew.
     A module that wires its layers itself can have a method ``fused()``: what it returns takes its
-    place, after its parts were fused. :func:`fold_batch_norm` and ``conv(x, residual=...,
-    relu=True)`` are there for it.
+    place, after its parts were fused. :func:`fold_batch_norm`, ``conv(x, residual=..., relu=True)``
+    and ``nn/conv_sum.py`` are there for it.
 
     Args:
         model: left as it is.

@@ -16,6 +16,7 @@ from torchsparse_lite.errors import refuse
 from torchsparse_lite.features import Rows, check_rows
 from torchsparse_lite.ops.all_reduce import all_reduce, has_processes
 from torchsparse_lite.ops.widen import sum_dtype
+from torchsparse_lite.sizes import check_exact
 from torchsparse_lite.tensor import SparseTensor, check_sparse
 
 __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "SyncBatchNorm"]
@@ -31,6 +32,7 @@ class BatchNorm(nn.BatchNorm1d):
         """Normalise every channel."""
         check_rows("BatchNorm", x, self.num_features)
         if self.training or self.running_mean is None or self.running_var is None:
+            check_exact("BatchNorm: feats", x.sizes)
             return x.replace_feats(self._by_own_statistics(x.feats))
         scale = torch.rsqrt(self.running_var.double() + self.eps)
         scale = scale if self.weight is None else scale * self.weight
@@ -78,6 +80,7 @@ class SyncBatchNorm(BatchNorm):
         """Normalise every channel."""
         check_rows("SyncBatchNorm", x, self.num_features)
         if self.training and has_processes():
+            check_exact("SyncBatchNorm: feats", x.sizes)
             return x.replace_feats(self._by_statistics_of_all(x.feats))
         return super().forward(x)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from torchsparse_lite import ops
@@ -49,7 +50,8 @@ class SqueezeExcitation(nn.Module):
         check_sparse("SqueezeExcitation", x, self.channels)
         means = global_avg_pool(x)
         # One row per batch element; where it lies does not matter.
-        scale = self.scale(PointTensor(means, means.new_zeros((len(means), 3)).float())).feats
+        origin = means.new_zeros((len(means), 4), dtype=torch.float32)
+        scale = self.scale(PointTensor.of_checked(means, origin, 1)).feats
         batch = x.coords[:, :1].long()
         return x.replace_feats(
             x.feats * ops.interpolate(scale, batch, scale.new_ones(batch.shape)).to(x.dtype)

@@ -8,19 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.columns import column_sums, scale_shift, stored
 from torchsparse_lite.ops.registry import Autograd, define_op
+from torchsparse_lite.ops.scratch import scratch_on
 
 __all__ = ["batch_norm"]
 
 
-def _batch_norm_cpu(
+def _batch_norm_native(
     feats: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     x = stored(feats)
     mean, variance = (x.new_empty(x.shape[1], dtype=torch.float64) for _ in range(2))
-    C.column_moments(x, mean, variance, torch.get_num_threads())
+    C.column_moments(x, mean, variance, scratch_on(x), torch.get_num_threads())
     scale = torch.rsqrt(variance + eps)
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
@@ -62,7 +63,8 @@ def _backward(ctx: Any, grad: Tensor, grad_mean: Tensor, grad_variance: Tensor) 
 
 _batch_norm = define_op(
     "batch_norm(Tensor feats, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor, Tensor)",
-    cpu=_batch_norm_cpu,
+    cpu=_batch_norm_native,
+    cuda=_batch_norm_native if has_cuda() else None,
     fake=_batch_norm_fake,
     autograd=Autograd(_setup, _backward),
 )

@@ -2,8 +2,9 @@
 """Sums over rows, and their adjoint: every column scaled and shifted.
 
 Each of the two is the derivative of the other, so that both can be differentiated any number of
-times. The sums are taken over blocks of rows that do not depend on the threads, in float64: biases
-and norms get the same gradient bit by bit on any number of threads.
+times. The sums are taken over blocks of rows that do not depend on the threads or the device, in
+float64 (on a GPU, floats and halves in pairs of floats): biases and norms get the same gradient bit
+by bit on any number of threads.
 """
 
 from __future__ import annotations
@@ -13,25 +14,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.registry import Autograd, define_op
+from torchsparse_lite.ops.scratch import scratch_on
+from torchsparse_lite.ops.widen import sum_dtype
 
 __all__ = ["column_sums", "scale_shift", "stored"]
 
 
 def stored(tensor: Tensor) -> Tensor:
-    """The tensor as the kernels read it: float16, which is costly to convert there, as float32."""
-    is_half = tensor.dtype == torch.float16
-    return tensor.to(torch.float32 if is_half else tensor.dtype).contiguous()
+    """The tensor as the kernels of its device read it, contiguous.
+
+    On the CPU float16, which is costly to convert there, as float32.
+    """
+    is_costly = tensor.dtype == torch.float16 and not tensor.is_cuda
+    return tensor.to(torch.float32 if is_costly else tensor.dtype).contiguous()
 
 
-def _column_sums_cpu(a: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor]:
+def _column_sums_native(a: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor]:
     total, product = _column_sums_fake(a, b)
-    first, threads = stored(a), torch.get_num_threads()
-    if b is None:
-        C.column_sums(first, None, total, None, threads)
-    else:
-        C.column_sums(first, b.to(first.dtype).contiguous(), total, product, threads)
+    first = stored(a)
+    C.column_sums(
+        first,
+        None if b is None else b.to(first.dtype).contiguous(),
+        total,
+        None if b is None else product,
+        scratch_on(first),
+        torch.get_num_threads(),
+    )
     return total, product
 
 
@@ -57,7 +67,8 @@ def _sums_backward(ctx: Any, grad_sum: Tensor, grad_product: Tensor) -> tuple[An
 
 _column_sums = define_op(
     "column_sums(Tensor a, Tensor? b) -> (Tensor, Tensor)",
-    cpu=_column_sums_cpu,
+    cpu=_column_sums_native,
+    cuda=_column_sums_native if has_cuda() else None,
     fake=_column_sums_fake,
     autograd=Autograd(_sums_setup, _sums_backward),
 )
@@ -78,7 +89,7 @@ def column_sums(a: Tensor, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return result
 
 
-def _scale_shift_cpu(
+def _scale_shift_native(
     x: Tensor,
     scale: Tensor,
     shift: Tensor | None,
@@ -89,7 +100,7 @@ def _scale_shift_cpu(
     out = torch.empty_like(first)
 
     def factor(vector: Tensor) -> Tensor:
-        return vector.to(torch.float64).contiguous()
+        return vector.to(sum_dtype(first.dtype)).contiguous()
 
     C.scale_shift(
         first,
@@ -126,7 +137,8 @@ def _scale_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 _scale_shift = define_op(
     "scale_shift(Tensor x, Tensor scale, Tensor? shift, Tensor? other, Tensor? other_scale) "
     "-> Tensor",
-    cpu=_scale_shift_cpu,
+    cpu=_scale_shift_native,
+    cuda=_scale_shift_native if has_cuda() else None,
     fake=lambda x, scale, shift, other, other_scale: torch.empty_like(
         x, memory_format=torch.contiguous_format
     ),

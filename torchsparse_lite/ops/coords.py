@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Coordinates: quantisation, uniqueness, the stride-2 pyramid, sites of a convolution.
+"""Coordinates: quantisation, uniqueness, the stride-2 pyramid.
 
-Coordinates are int32 (N, 4): batch, x, y, z; batch in 0..1023, axes in [-131072, 131071].
+Coordinates are int32 (N, 4): batch, x, y, z; batch in 0..1023, axes in [-131072, 131071]. Where
+there is :class:`~torchsparse_lite.ops.room.Room`, dead rows follow them and may be in the result.
 """
 
 from __future__ import annotations
@@ -11,18 +12,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.registry import data_dependent_size, define_op, opaque
+from torchsparse_lite.ops.room import DEAD, Room, fill_up, settled
+from torchsparse_lite.ops.scratch import scratch_on
 
 __all__ = [
     "AXIS_MAX",
     "AXIS_MIN",
     "MAX_BATCH_SIZE",
     "check_range",
-    "coarse_sites",
     "coarsen",
-    "extent",
-    "fine_sites",
     "is_morton_ordered",
     "quantize",
     "unique_coords",
@@ -31,12 +31,17 @@ __all__ = [
 AXIS_MIN: int = C.axis_min
 AXIS_MAX: int = C.axis_max
 MAX_BATCH_SIZE: int = C.batch_max + 1
-Triples = tuple[tuple[int, int, int], ...]
 
 
-def _quantize_cpu(
-    points: Tensor, batch: Tensor | None, voxel_size: Sequence[float], origin: Sequence[float]
+def _quantize_native(
+    points: Tensor,
+    batch: Tensor | None,
+    voxel_size: Sequence[float],
+    origin: Sequence[float],
+    overflow: Tensor | None = None,
 ) -> Tensor:
+    if overflow is not None and not points.is_cuda:
+        return _quantize_alive(points, batch, voxel_size, origin, overflow)
     coords = points.new_empty((points.shape[0], 4), dtype=torch.int32)
     batch = None if batch is None else batch.contiguous()
     C.quantize(
@@ -45,22 +50,46 @@ def _quantize_cpu(
         tuple(voxel_size),
         tuple(origin),
         coords,
+        scratch_on(points),
         torch.get_num_threads(),
+        overflow,
     )
     return coords
 
 
+def _quantize_alive(
+    points: Tensor,
+    batch: Tensor | None,
+    voxel_size: Sequence[float],
+    origin: Sequence[float],
+    overflow: Tensor,
+) -> Tensor:
+    count = len(points) if batch is None else int((batch != DEAD).sum())
+    alive = None if batch is None else batch[:count]
+    try:
+        coords = _quantize_native(points[:count], alive, voxel_size, origin)
+    except ValueError:
+        overflow.fill_(1)
+        coords = points.new_empty((0, 4), dtype=torch.int32)
+    return fill_up(coords, len(points), DEAD)
+
+
 _quantize = define_op(
-    "quantize(Tensor points, Tensor? batch, float[3] voxel_size, float[3] origin) -> Tensor",
-    cpu=_quantize_cpu,
-    fake=lambda points, batch, voxel_size, origin: points.new_empty(
-        (points.shape[0], 4), dtype=torch.int32
-    ),
+    "quantize(Tensor points, Tensor? batch, float[3] voxel_size, float[3] origin, "
+    "Tensor(a!)? overflow=None) -> Tensor",
+    cpu=_quantize_native,
+    cuda=_quantize_native if has_cuda() else None,
+    fake=lambda points, *_: points.new_empty((points.shape[0], 4), dtype=torch.int32),
 )
 
 
 def quantize(
-    points: Tensor, batch: Tensor | None, voxel_size: Sequence[float], origin: Sequence[float]
+    points: Tensor,
+    batch: Tensor | None,
+    voxel_size: Sequence[float],
+    origin: Sequence[float],
+    *,
+    overflow: Tensor | None = None,
 ) -> Tensor:
     """Return the voxel of each point, ``floor((points - origin) / voxel_size)``.
 
@@ -69,6 +98,8 @@ def quantize(
         batch: (N,) int32 or None for batch 0.
         voxel_size: edge lengths of a voxel, metres.
         origin: the corner of voxel (0, 0, 0), metres.
+        overflow: of a :class:`~torchsparse_lite.ops.room.Room`. Points of batch -1, behind all
+            others, then become dead rows, and what is refused otherwise sets the flag.
 
     Returns:
         (N, 4) int32 coordinates, not unique.
@@ -76,11 +107,18 @@ def quantize(
     Raises:
         ValueError: a point is not finite, or falls outside the representable range.
     """
-    result: Tensor = _quantize(points, batch, list(voxel_size), list(origin))
+    result: Tensor = _quantize(points, batch, list(voxel_size), list(origin), overflow)
     return result
 
 
-def _unique_coords_cpu(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+_Unique = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _unique_coords_native(
+    coords: Tensor, capacity: int = -1, overflow: Tensor | None = None
+) -> _Unique:
+    if overflow is not None and not coords.is_cuda:
+        return _unique_coords_alive(coords, capacity, overflow)
     count = coords.shape[0]
     point_to_voxel = coords.new_empty(count, dtype=torch.int64)
     order = coords.new_empty(count, dtype=torch.int64)
@@ -91,13 +129,35 @@ def _unique_coords_cpu(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         made.append(coords.new_empty(groups + 1, dtype=torch.int64))
         return tuple(made)
 
-    C.unique_coords(coords.contiguous(), point_to_voxel, order, allocate, torch.get_num_threads())
+    C.unique_coords(
+        coords.contiguous(),
+        point_to_voxel,
+        order,
+        allocate,
+        scratch_on(coords),
+        torch.get_num_threads(),
+        capacity,
+        overflow,
+    )
     voxels, ptr = made
     return voxels, point_to_voxel, order, ptr
 
 
-def _unique_coords_fake(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    groups = data_dependent_size()
+def _unique_coords_alive(coords: Tensor, capacity: int, overflow: Tensor) -> _Unique:
+    made = settled(_unique_coords_native, 0, coords, capacity, overflow)
+    voxels, point_to_voxel, order, ptr = made
+    return (
+        fill_up(voxels, capacity, DEAD),
+        fill_up(point_to_voxel, len(coords), 0),
+        order,
+        fill_up(ptr, capacity + 1, int(ptr[-1])),
+    )
+
+
+def _unique_coords_fake(
+    coords: Tensor, capacity: int = -1, overflow: Tensor | None = None
+) -> _Unique:
+    groups = data_dependent_size() if capacity < 0 else capacity
     count = coords.shape[0]
     return (
         coords.new_empty((groups, 4)),
@@ -108,17 +168,20 @@ def _unique_coords_fake(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 _unique_coords = define_op(
-    "unique_coords(Tensor coords) -> (Tensor, Tensor, Tensor, Tensor)",
-    cpu=_unique_coords_cpu,
+    "unique_coords(Tensor coords, SymInt capacity=-1, Tensor(a!)? overflow=None) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    cpu=_unique_coords_native,
+    cuda=_unique_coords_native if has_cuda() else None,
     fake=_unique_coords_fake,
 )
 
 
-def unique_coords(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def unique_coords(coords: Tensor, *, room: Room | None = None) -> _Unique:
     """Group equal coordinates; groups come in Morton order.
 
     Args:
         coords: (N, 4) int32 in range, in any order, with duplicates.
+        room: for voxels.
 
     Returns:
         voxels (V, 4) int32, unique; point_to_voxel (N,) int64; order (N,) int64, the rows voxel
@@ -126,11 +189,18 @@ def unique_coords(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     O(N) time and memory: one radix sort of 64-bit keys.
     """
-    result: tuple[Tensor, Tensor, Tensor, Tensor] = _unique_coords(coords)
+    result: _Unique = _unique_coords(coords, *(room or ()))
     return result
 
 
-def _coarsen_cpu(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+_Coarsened = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _coarsen_native(
+    coords: Tensor, capacity: int = -1, overflow: Tensor | None = None
+) -> _Coarsened:
+    if overflow is not None and not coords.is_cuda:
+        return _coarsen_alive(coords, capacity, overflow)
     parent = coords.new_empty(coords.shape[0])
     made: list[Tensor] = []
 
@@ -140,13 +210,32 @@ def _coarsen_cpu(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         made.append(coords.new_empty(cells, dtype=torch.uint8))
         return tuple(made)
 
-    C.coarsen(coords.contiguous(), parent, allocate, torch.get_num_threads())
+    C.coarsen(
+        coords.contiguous(),
+        parent,
+        allocate,
+        scratch_on(coords),
+        torch.get_num_threads(),
+        capacity,
+        overflow,
+    )
     coarse, child_ptr, child_mask = made
     return coarse, parent, child_ptr, child_mask
 
 
-def _coarsen_fake(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    cells = data_dependent_size()
+def _coarsen_alive(coords: Tensor, capacity: int, overflow: Tensor) -> _Coarsened:
+    made = settled(_coarsen_native, 0, coords, capacity, overflow)
+    coarse, parent, child_ptr, child_mask = made
+    return (
+        fill_up(coarse, capacity, DEAD),
+        fill_up(parent, len(coords), 0),
+        fill_up(child_ptr, capacity + 1, int(child_ptr[-1])),
+        fill_up(child_mask, capacity, 0),
+    )
+
+
+def _coarsen_fake(coords: Tensor, capacity: int = -1, overflow: Tensor | None = None) -> _Coarsened:
+    cells = data_dependent_size() if capacity < 0 else capacity
     return (
         coords.new_empty((cells, 4)),
         coords.new_empty(coords.shape[0]),
@@ -156,103 +245,34 @@ def _coarsen_fake(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 _coarsen = define_op(
-    "coarsen(Tensor coords) -> (Tensor, Tensor, Tensor, Tensor)",
-    cpu=_coarsen_cpu,
+    "coarsen(Tensor coords, SymInt capacity=-1, Tensor(a!)? overflow=None) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    cpu=_coarsen_native,
+    cuda=_coarsen_native if has_cuda() else None,
     fake=_coarsen_fake,
 )
 
 
-def coarsen(coords: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def coarsen(coords: Tensor, *, room: Room | None = None) -> _Coarsened:
     """One step of the pyramid: the occupied cells of twice the size.
 
     Args:
         coords: (N, 4) int32, unique rows in Morton order.
+        room: for cells.
 
     Returns:
         coarse (M, 4) int32 in Morton order; parent (N,) int32; child_ptr (M + 1,) int32, the
         children of a cell are consecutive rows; child_mask (M,) uint8, bit ``4 x + 2 y + z`` for
         each occupied octant.
     """
-    result: tuple[Tensor, Tensor, Tensor, Tensor] = _coarsen(coords)
-    return result
-
-
-def _geometry(
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    padding: Sequence[int],
-) -> tuple[tuple[int, ...], ...]:
-    return tuple(kernel_size), tuple(stride), tuple(dilation), tuple(padding)
-
-
-def _sites_cpu(
-    coords: Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    padding: Sequence[int],
-    kind: str,
-    shape: Sequence[int] | None,
-) -> Tensor:
-    geometry = _geometry(kernel_size, stride, dilation, padding)
-    limit = None if shape is None else tuple(shape)
-    made: list[Tensor] = []
-
-    def allocate(count: int) -> tuple[Tensor, ...]:
-        made.append(coords.new_empty((count, 4)))
-        return tuple(made)
-
-    threads = torch.get_num_threads()
-    if kind == "fine":
-        C.fine_sites(coords.contiguous(), geometry, limit, allocate, threads)
-    else:
-        C.coarse_sites(coords.contiguous(), geometry, kind == "cell", limit, allocate, threads)
-    return made[0]
-
-
-_sites = define_op(
-    "sites(Tensor coords, int[3] kernel_size, int[3] stride, int[3] dilation, int[3] padding, "
-    "str kind, int[]? shape) -> Tensor",
-    cpu=_sites_cpu,
-    fake=lambda coords, *_: coords.new_empty((data_dependent_size(), 4)),
-)
-
-
-def coarse_sites(
-    coords: Tensor, geometry: Triples, rule: str, shape: Sequence[int] | None
-) -> Tensor:
-    """Output sites of a strided convolution.
-
-    Args:
-        coords: (N, 4) int32 input sites.
-        geometry: kernel_size, stride, dilation, padding.
-        rule: "full" (every site whose window holds an input) or "cell" (one per occupied cell).
-        shape: keep only sites in [0, shape), or None.
-
-    Returns:
-        (M, 4) int32, unique, in Morton order.
-
-    Raises:
-        ValueError: an output lies outside the representable range.
-    """
-    result: Tensor = _sites(coords, *geometry, rule, shape)
-    return result
-
-
-def fine_sites(coords: Tensor, geometry: Triples, shape: Sequence[int] | None) -> Tensor:
-    """Output sites of a generative transposed convolution: all that the kernel reaches.
-
-    Args and errors as for :func:`coarse_sites`.
-    """
-    result: Tensor = _sites(coords, *geometry, "fine", shape)
+    result: _Coarsened = _coarsen(coords, *(room or ()))
     return result
 
 
 @opaque
 def check_range(function: str, coords: Tensor) -> None:
     """Raise ValueError naming the first coordinate outside the representable range."""
-    C.check_range(coords.contiguous(), function, torch.get_num_threads())
+    C.check_range(coords.contiguous(), function, scratch_on(coords), torch.get_num_threads())
 
 
 @opaque
@@ -262,19 +282,5 @@ def is_morton_ordered(coords: Tensor) -> bool:
     Args:
         coords: (N, 4) int32 in range.
     """
-    return bool(C.is_morton_ordered(coords.contiguous(), torch.get_num_threads()))
-
-
-@opaque
-def extent(
-    geometry: Triples, shape: tuple[int, int, int], *, transposed: bool
-) -> tuple[int, int, int]:
-    """Extent of the output grid of a convolution over a grid of extent ``shape``.
-
-    Args:
-        geometry: kernel_size, stride, dilation, padding.
-        shape: X, Y, Z in sites.
-        transposed: from coarse to fine.
-    """
-    x, y, z = C.extent(geometry, shape, transposed)
-    return x, y, z
+    threads = torch.get_num_threads()
+    return bool(C.is_morton_ordered(coords.contiguous(), scratch_on(coords), threads))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.registry import define_op
 
 __all__ = ["corners"]
@@ -21,7 +21,7 @@ def _made(xyz: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
     return cells.new_empty(size, dtype=torch.int64), xyz.new_empty(size)
 
 
-def _corners_cpu(
+def _corners_native(
     keys: Tensor,
     rows: Tensor,
     bits: Tensor,
@@ -53,7 +53,8 @@ def _corners_cpu(
 _corners = define_op(
     "corners(Tensor keys, Tensor rows, Tensor bits, Tensor xyz, Tensor cells, float[3] origin, "
     "float[3] voxel_size, float[3] stride, float anchor, bool renormalize) -> (Tensor, Tensor)",
-    cpu=_corners_cpu,
+    cpu=_corners_native,
+    cuda=_corners_native if has_cuda() else None,
     fake=lambda keys, rows, bits, xyz, cells, *_: _made(xyz, cells),
 )
 

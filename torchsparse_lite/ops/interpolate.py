@@ -8,33 +8,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.registry import Autograd, define_op
-from torchsparse_lite.ops.widen import widened
+from torchsparse_lite.ops.scratch import scratch_on
+from torchsparse_lite.ops.widen import sum_dtype, widened
 
 __all__ = ["interpolate"]
 
 
-def _interpolate_cpu(feats: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    x = widened(feats)
+def _factors(weight: Tensor, feats: Tensor) -> Tensor:
+    """The weights as the kernels read them beside ``feats``."""
+    return weight.to(sum_dtype(feats.dtype)).contiguous()
+
+
+def _interpolate_native(feats: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    x, threads = widened(feats), torch.get_num_threads()
     out = x.new_empty((index.shape[0], x.shape[1]))
-    C.interpolate(
-        x, index.contiguous(), weight.to(x.dtype).contiguous(), out, torch.get_num_threads()
-    )
+    C.interpolate(x, index.contiguous(), _factors(weight, x), out, threads)
     return out.to(feats.dtype)
 
 
-def _interpolate_grad_cpu(grad: Tensor, index: Tensor, weight: Tensor, num_rows: int) -> Tensor:
-    g = widened(grad)
+def _interpolate_grad_native(grad: Tensor, index: Tensor, weight: Tensor, num_rows: int) -> Tensor:
+    g, threads = widened(grad), torch.get_num_threads()
     grad_feats = g.new_empty((num_rows, g.shape[1]))
-    C.interpolate_backward(
-        g, index.contiguous(), weight.to(g.dtype).contiguous(), grad_feats, torch.get_num_threads()
-    )
+    factors = _factors(weight, g)
+    C.interpolate_backward(g, index.contiguous(), factors, grad_feats, scratch_on(g), threads)
     return grad_feats.to(grad.dtype)
 
 
 def _weight_grad(feats: Tensor, index: Tensor, grad: Tensor, dtype: torch.dtype) -> Tensor:
     """(N, k) inner products of the rows that were read with the gradient that comes back."""
+    if len(feats) == 0:
+        return grad.new_zeros(index.shape, dtype=dtype)
     terms = [
         (feats.index_select(0, rows.clamp_min(0)) * grad).sum(1) * (rows >= 0)
         for rows in index.unbind(1)
@@ -59,7 +64,8 @@ def _grad_backward(ctx: Any, grad_feats: Tensor) -> tuple[Any, ...]:
 
 _interpolate_grad = define_op(
     "interpolate_grad(Tensor grad, Tensor index, Tensor weight, SymInt num_rows) -> Tensor",
-    cpu=_interpolate_grad_cpu,
+    cpu=_interpolate_grad_native,
+    cuda=_interpolate_grad_native if has_cuda() else None,
     fake=lambda grad, index, weight, num_rows: grad.new_empty((num_rows, grad.shape[1])),
     autograd=Autograd(_grad_setup, _grad_backward),
 )
@@ -81,7 +87,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 _interpolate = define_op(
     "interpolate(Tensor feats, Tensor index, Tensor weight) -> Tensor",
-    cpu=_interpolate_cpu,
+    cpu=_interpolate_native,
+    cuda=_interpolate_native if has_cuda() else None,
     fake=lambda feats, index, weight: feats.new_empty((index.shape[0], feats.shape[1])),
     autograd=Autograd(_setup, _backward),
 )

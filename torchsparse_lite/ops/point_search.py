@@ -3,7 +3,8 @@
 
 Clouds are ``xyz`` (N, 3) float32 or float64 with ``order`` (N,) int64, the rows cloud after cloud,
 and ``ptr`` (num_clouds + 1,) int64, as :func:`~torchsparse_lite.ops.segments` gives them. "Lower"
-and "first" rows are meant in that order. None of the results is differentiable.
+and "first" rows are meant in that order. None of the results is differentiable. They are the same
+bits on every device.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.registry import define_op
+from torchsparse_lite.ops.scratch import scratch_on
 
 __all__ = ["ball_query", "furthest_points", "nearest_points"]
 
 Segments = tuple[Tensor, Tensor]
 
 
-def _furthest_points_cpu(
+def _furthest_points_native(
     xyz: Tensor, order: Tensor, ptr: Tensor, sample_ptr: Tensor, num_samples: int
 ) -> Tensor:
     samples = order.new_empty(num_samples)
@@ -29,6 +31,7 @@ def _furthest_points_cpu(
         ptr.contiguous(),
         sample_ptr.contiguous(),
         samples,
+        scratch_on(xyz),
         torch.get_num_threads(),
     )
     return samples
@@ -37,21 +40,25 @@ def _furthest_points_cpu(
 _furthest_points = define_op(
     "furthest_points(Tensor xyz, Tensor order, Tensor ptr, Tensor sample_ptr, "
     "SymInt num_samples) -> Tensor",
-    cpu=_furthest_points_cpu,
+    cpu=_furthest_points_native,
+    cuda=_furthest_points_native if has_cuda() else None,
     fake=lambda xyz, order, ptr, sample_ptr, num_samples: order.new_empty(num_samples),
 )
 
 
-def furthest_points(xyz: Tensor, segments: Segments, sample_ptr: Tensor) -> Tensor:
+def furthest_points(
+    xyz: Tensor, segments: Segments, sample_ptr: Tensor, *, num_samples: int | None = None
+) -> Tensor:
     """The first point of each cloud, then again and again the one furthest from all chosen.
 
     Args:
         xyz: (N, 3) float32 or float64.
         segments: order and ptr of the clouds.
         sample_ptr: (num_clouds + 1,) int64, where the samples of each cloud begin.
+        num_samples: of all clouds; read from ``sample_ptr`` if None, which waits for the device.
 
     Returns:
-        (sample_ptr[-1],) int64 rows, cloud after cloud, each row at most once; of equal distances
+        (num_samples,) int64 rows, cloud after cloud, each row at most once; of equal distances
         the lower row comes first.
 
     Raises:
@@ -59,11 +66,12 @@ def furthest_points(xyz: Tensor, segments: Segments, sample_ptr: Tensor) -> Tens
 
     Time: points times samples of each cloud; threads work on different clouds.
     """
-    result: Tensor = _furthest_points(xyz, *segments, sample_ptr, int(sample_ptr[-1]))
+    count = int(sample_ptr[-1]) if num_samples is None else num_samples
+    result: Tensor = _furthest_points(xyz, *segments, sample_ptr, count)
     return result
 
 
-def _ball_query_cpu(
+def _ball_query_native(
     xyz: Tensor,
     order: Tensor,
     ptr: Tensor,
@@ -81,6 +89,7 @@ def _ball_query_cpu(
         query_cloud.contiguous(),
         radius,
         index,
+        scratch_on(xyz),
         torch.get_num_threads(),
     )
     return index
@@ -89,7 +98,8 @@ def _ball_query_cpu(
 _ball_query = define_op(
     "ball_query(Tensor xyz, Tensor order, Tensor ptr, Tensor queries, Tensor query_cloud, "
     "float radius, int max_neighbors) -> Tensor",
-    cpu=_ball_query_cpu,
+    cpu=_ball_query_native,
+    cuda=_ball_query_native if has_cuda() else None,
     fake=lambda xyz, order, ptr, queries, query_cloud, radius, max_neighbors: order.new_empty(
         (queries.shape[0], max_neighbors)
     ),
@@ -128,7 +138,7 @@ def ball_query(
     return result
 
 
-def _nearest_points_cpu(
+def _nearest_points_native(
     xyz: Tensor, order: Tensor, ptr: Tensor, queries: Tensor, query_cloud: Tensor, k: int
 ) -> tuple[Tensor, Tensor]:
     index, distance = _nearest_points_fake(xyz, order, ptr, queries, query_cloud, k)
@@ -140,6 +150,7 @@ def _nearest_points_cpu(
         query_cloud.contiguous(),
         index,
         distance,
+        scratch_on(xyz),
         torch.get_num_threads(),
     )
     return index, distance
@@ -155,7 +166,8 @@ def _nearest_points_fake(
 _nearest_points = define_op(
     "nearest_points(Tensor xyz, Tensor order, Tensor ptr, Tensor queries, Tensor query_cloud, "
     "int k) -> (Tensor, Tensor)",
-    cpu=_nearest_points_cpu,
+    cpu=_nearest_points_native,
+    cuda=_nearest_points_native if has_cuda() else None,
     fake=_nearest_points_fake,
 )
 

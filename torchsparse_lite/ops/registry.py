@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torchsparse_lite.errors import refuse_cuda
 
-__all__ = ["Autograd", "data_dependent_size", "define_op", "opaque"]
+__all__ = ["Autograd", "computed_dtype", "data_dependent_size", "define_op", "opaque"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _NAMESPACE = "tsl"
@@ -108,6 +108,14 @@ def _refuse_cuda(name: str) -> Callable[..., Any]:
         refuse_cuda(name)
 
     return kernel
+
+
+def computed_dtype(operand: Tensor) -> torch.dtype:
+    """The dtype to which autocast, if enabled, brings an operand of an operator that knows it."""
+    device_type = operand.device.type
+    if operand.dtype == torch.float64 or not torch.is_autocast_enabled(device_type):
+        return operand.dtype
+    return torch.get_autocast_dtype(device_type)
 
 
 def _autocast(operator: Callable[..., Any], device_type: str, key: str) -> Callable[..., Any]:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
+from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.errors import check_choice
 from torchsparse_lite.ops.registry import Autograd, define_op
+from torchsparse_lite.ops.scratch import scratch_on
 from torchsparse_lite.ops.widen import sum_dtype, widened
 
 __all__ = ["segment_reduce", "segments"]
@@ -18,7 +19,7 @@ __all__ = ["segment_reduce", "segments"]
 _REDUCTIONS = ("sum", "mean", "max")
 
 
-def _segment_reduce_cpu(
+def _segment_reduce_native(
     feats: Tensor, order: Tensor, ptr: Tensor, reduce: str
 ) -> tuple[Tensor, Tensor]:
     x = widened(feats)
@@ -32,6 +33,7 @@ def _segment_reduce_cpu(
         reduce,
         out,
         argmax if reduce == "max" else None,
+        scratch_on(x),
         torch.get_num_threads(),
     )
     return out.to(feats.dtype), argmax
@@ -54,11 +56,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
     order, ptr, argmax = ctx.saved_tensors
-    grad_feats = grad.new_zeros((ctx.num_in, grad.shape[1]))
     if ctx.reduce == "max":
-        # A row belongs to one segment, so no two maxima point at the same element.
-        rows = argmax.clamp_min(0)
-        return grad_feats.scatter_add(0, rows, grad * (argmax >= 0)), None, None, None
+        # A row belongs to one segment, so no two maxima point at the same element. Empty segments
+        # point behind the last row.
+        grad_feats = grad.new_zeros((ctx.num_in + 1, grad.shape[1]))
+        rows = argmax.masked_fill(argmax < 0, ctx.num_in)
+        return grad_feats.scatter(0, rows, grad)[:-1], None, None, None
+    grad_feats = grad.new_zeros((ctx.num_in, grad.shape[1]))
     counts = ptr.diff()
     if ctx.reduce == "mean":
         # In the wide type: float16 cannot hold the number of points of a large segment.
@@ -68,7 +72,9 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
     return grad_feats.index_copy(0, order, grad.index_select(0, segment)), None, None, None
 
 
-def segments(segment: Tensor, count: int, *, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def segments(
+    segment: Tensor, count: int, *, order: Tensor | None = None, exact: bool = True
+) -> tuple[Tensor, Tensor]:
     """Rows grouped by segment, as :func:`segment_reduce` takes them.
 
     Args:
@@ -76,6 +82,8 @@ def segments(segment: Tensor, count: int, *, order: Tensor | None = None) -> tup
         count: number of segments.
         order: (N,) int64, a grouping of all rows that is tried before sorting; by default the rows
             as they come.
+        exact: False on a GPU saves waiting for it: rows that belong to none follow at the end of
+            the order, behind where ``ptr`` ends.
 
     Returns:
         order (M,) int64, the rows segment after segment (as they come inside one, without
@@ -83,18 +91,31 @@ def segments(segment: Tensor, count: int, *, order: Tensor | None = None) -> tup
     """
     if order is None:
         order = torch.arange(segment.shape[0], device=segment.device)
-    if bool((segment[order].diff() < 0).any()):
-        order = torch.argsort(segment, stable=True)
-    missing = int((segment < 0).sum())
-    if missing:
-        order = order[segment[order] >= 0]
-    counts = torch.bincount(segment[segment >= 0] if missing else segment, minlength=count)
-    return order, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    if segment.is_cuda:
+        return _segments_at_once(segment, count, order, exact=exact)
+    place = torch.where(segment < 0, count, segment)  # those that belong to none come last
+    if bool((place[order].diff() < 0).any()):
+        order = torch.argsort(place, stable=True)
+    counts = torch.bincount(place, minlength=count + 1)[:count]
+    ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return order[: int(ptr[-1])], ptr
+
+
+def _segments_at_once(
+    segment: Tensor, count: int, order: Tensor, *, exact: bool
+) -> tuple[Tensor, Tensor]:
+    """The same without branches on data: waits for the device at most once."""
+    place = torch.where(segment < 0, count, segment)
+    is_grouped = (place[order].diff() >= 0).all()
+    order = torch.where(is_grouped, order, torch.argsort(place, stable=True))
+    ptr = torch.searchsorted(place[order], torch.arange(count + 1, device=segment.device))
+    return order[: int(ptr[-1])] if exact else order, ptr
 
 
 _segment_reduce = define_op(
     "segment_reduce(Tensor feats, Tensor order, Tensor ptr, str reduce) -> (Tensor, Tensor)",
-    cpu=_segment_reduce_cpu,
+    cpu=_segment_reduce_native,
+    cuda=_segment_reduce_native if has_cuda() else None,
     fake=_segment_reduce_fake,
     autograd=Autograd(_setup, _backward),
 )
@@ -106,7 +127,7 @@ def segment_reduce(
     """Reduce the rows ``order[ptr[s]:ptr[s + 1]]`` of ``feats`` into row ``s``.
 
     Args:
-        feats: (N, C) floating; sums and means are accumulated in float64.
+        feats: (N, C) floating; sums and means lose no digits to the number of rows.
         order: (M,) int64 distinct rows, segment after segment.
         ptr: (S + 1,) int64, from 0 to M.
         reduce: "sum", "mean" or "max".

@@ -8,28 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchsparse_lite._native import C
-from torchsparse_lite.ops.neighbors import tile_rows
+from torchsparse_lite._native import C, has_cuda
+from torchsparse_lite.ops.channelwise_conv import channelwise_conv
+from torchsparse_lite.ops.pairs import tile_rows
 from torchsparse_lite.ops.registry import Autograd, define_op
-from torchsparse_lite.ops.sparse_conv import Pairs, transposed_tiles
+from torchsparse_lite.ops.scratch import scratch_on
+from torchsparse_lite.ops.sparse_conv import LISTS, Pairs, transposed_tiles
 from torchsparse_lite.ops.widen import widened
 
 __all__ = ["sparse_max_pool", "sparse_sum_pool"]
 
 
-def _sum_pool_cpu(
+def _sum_pool_native(
     feats: Tensor,
     pairs: list[Tensor],
     backward_pairs: list[Tensor],
     num_out: int,
     is_symmetric: bool,
 ) -> Tensor:
-    x = widened(feats)
-    out = x.new_empty((num_out, x.shape[1]))
-    in_index, out_index, tile_ptr = pairs
-    rows, threads = tile_rows(num_out), torch.get_num_threads()
-    C.channelwise_conv(x, None, None, in_index, out_index, tile_ptr, rows, out, threads)
-    return out.to(feats.dtype)
+    return channelwise_conv(feats, None, pairs, num_out)
 
 
 def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -63,7 +60,8 @@ def _sum_pool_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 _sum_pool = define_op(
     "sparse_sum_pool(Tensor feats, Tensor[] pairs, Tensor[] backward_pairs, SymInt num_out, "
     "bool is_symmetric) -> Tensor",
-    cpu=_sum_pool_cpu,
+    cpu=_sum_pool_native,
+    cuda=_sum_pool_native if has_cuda() else None,
     fake=lambda feats, pairs, backward_pairs, num_out, is_symmetric: feats.new_empty(
         (num_out, feats.shape[1])
     ),
@@ -83,12 +81,16 @@ def sparse_sum_pool(feats: Tensor, pairs: Pairs) -> Tensor:
         differentiable.
     """
     result: Tensor = _sum_pool(
-        feats, list(pairs.forward), list(pairs.backward), pairs.num_out, pairs.is_symmetric
+        feats,
+        list(pairs.forward[:LISTS]),
+        list(pairs.backward[:LISTS]),
+        pairs.num_out,
+        pairs.is_symmetric,
     )
     return result
 
 
-def _max_pool_cpu(
+def _max_pool_native(
     feats: Tensor,
     pairs: list[Tensor],
     backward_pairs: list[Tensor],
@@ -100,7 +102,7 @@ def _max_pool_cpu(
     argmax = torch.empty_like(out, dtype=torch.int32)
     in_index, out_index, tile_ptr = pairs
     rows, threads = tile_rows(num_out), torch.get_num_threads()
-    C.max_pool(x, in_index, out_index, tile_ptr, rows, out, argmax, threads)
+    C.max_pool(x, in_index, out_index, tile_ptr, rows, out, argmax, scratch_on(x), threads)
     return out.to(feats.dtype), argmax
 
 
@@ -112,7 +114,8 @@ def _max_pool_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
 _max_pool = define_op(
     "sparse_max_pool(Tensor feats, Tensor[] pairs, Tensor[] backward_pairs, SymInt num_out, "
     "bool is_symmetric) -> (Tensor, Tensor)",
-    cpu=_max_pool_cpu,
+    cpu=_max_pool_native,
+    cuda=_max_pool_native if has_cuda() else None,
     fake=lambda feats, pairs, backward_pairs, num_out, is_symmetric: (
         feats.new_empty((num_out, feats.shape[1])),
         feats.new_empty((num_out, feats.shape[1]), dtype=torch.int32),
@@ -121,14 +124,23 @@ _max_pool = define_op(
 )
 
 
-def _max_pool_grad_cpu(
+def _max_pool_grad_native(
     grad: Tensor, argmax: Tensor, backward_pairs: list[Tensor], num_in: int
 ) -> Tensor:
     wide = widened(grad)
     grad_feats = wide.new_empty((num_in, grad.shape[1]))
     in_index, out_index, tile_ptr = backward_pairs
-    rows, threads = tile_rows(num_in), torch.get_num_threads()
-    C.max_pool_backward(wide, argmax, in_index, out_index, tile_ptr, rows, grad_feats, threads)
+    C.max_pool_backward(
+        wide,
+        argmax,
+        in_index,
+        out_index,
+        tile_ptr,
+        tile_rows(num_in),
+        grad_feats,
+        scratch_on(wide),
+        torch.get_num_threads(),
+    )
     return grad_feats.to(grad.dtype)
 
 
@@ -149,7 +161,8 @@ def _max_pool_grad_backward(ctx: Any, grad_feats: Tensor) -> tuple[Any, ...]:
 _max_pool_grad = define_op(
     "sparse_max_pool_grad(Tensor grad, Tensor argmax, Tensor[] backward_pairs, SymInt num_in) "
     "-> Tensor",
-    cpu=_max_pool_grad_cpu,
+    cpu=_max_pool_grad_native,
+    cuda=_max_pool_grad_native if has_cuda() else None,
     fake=lambda grad, argmax, backward_pairs, num_in: grad.new_empty((num_in, grad.shape[1])),
     autograd=Autograd(_max_pool_grad_setup, _max_pool_grad_backward),
 )
@@ -168,6 +181,10 @@ def sparse_max_pool(feats: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
         differentiable.
     """
     result: tuple[Tensor, Tensor] = _max_pool(
-        feats, list(pairs.forward), list(pairs.backward), pairs.num_out, pairs.is_symmetric
+        feats,
+        list(pairs.forward[:LISTS]),
+        list(pairs.backward[:LISTS]),
+        pairs.num_out,
+        pairs.is_symmetric,
     )
     return result

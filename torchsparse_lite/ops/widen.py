@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Half types on the CPU kernels that are bound by memory: computed in float32."""
+"""Half types in the kernels that are bound by memory: summed in float32.
+
+Those of the GPU read them as they are; for those of the CPU they are widened first.
+"""
 
 from __future__ import annotations
 
@@ -15,5 +18,6 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """The tensor in :func:`sum_dtype`, contiguous; itself if it already is."""
-    return tensor.to(sum_dtype(tensor.dtype)).contiguous()
+    """The tensor as the kernels of its device read it, contiguous: on the CPU in sum_dtype."""
+    dtype = tensor.dtype if tensor.is_cuda else sum_dtype(tensor.dtype)
+    return tensor.to(dtype).contiguous()

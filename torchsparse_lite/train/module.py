@@ -171,8 +171,11 @@ class Segmentation(LightningModule):
 
     def predict_step(self, batch: Batch, batch_index: int) -> Prediction:
         """Class of every point, and the times."""
+        points: PointTensor = batch["points"]
         labels, times = time_stages(
-            lambda: self.probabilities(batch["points"]).argmax(1), load=batch["load_ms"][0]
+            lambda: self.probabilities(points).argmax(1),
+            load=batch["load_ms"][0],
+            device=points.device,
         )
         return Prediction(labels, times)
 

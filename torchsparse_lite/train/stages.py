@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
 
-from torch.autograd.profiler import profile
+import torch
+
+from torchsparse_lite.timing import CPU, Moment, between_ms, mark
+from torchsparse_lite.trace import watched_scopes
 
 __all__ = ["STAGES", "StageTimes", "latency_table", "time_stages"]
 
@@ -40,33 +43,51 @@ class StageTimes:
 
 
 def time_stages(
-    function: Callable[[], _Result], *, load: float = 0.0
+    function: Callable[[], _Result], *, load: float = 0.0, device: torch.device = CPU
 ) -> tuple[_Result, StageTimes]:
-    """Call a network under torch's profiler, which adds some microseconds per operator.
+    """Call a network, and look at the clock wherever a stage begins or ends.
 
     Args:
-        function: runs the network on one scan, from points to scores, on the CPU.
+        function: runs the network on one scan, from points to scores.
         load: milliseconds that reading the scan took.
+        device: where it computes. Times on a GPU are those between events of its stream.
 
     Returns:
         Its result, and the times.
     """
-    # Without kineto, whose trace points write lines to stderr in torch 2.13.
-    with profile(use_kineto=False) as trace:
-        start = time.perf_counter()
+    clock = _Clock(device)
+    begin = mark(device)
+    with watched_scopes(clock.stage):
         result = function()
-        total = (time.perf_counter() - start) * 1e3
+    total = between_ms(begin, mark(device))
     inside = dict.fromkeys(_SCOPES, 0.0)
-    for event in trace.function_events or ():
-        stage = event.name.removeprefix("tsl.")
-        parent = event.cpu_parent
-        if stage in inside and event.name != stage and not _is_scope(parent):
-            inside[stage] += event.cpu_time_total / 1e3
+    for stage, entered, left in clock.spans:
+        inside[stage] += between_ms(entered, left)
     return result, StageTimes(load=load, network=total - sum(inside.values()), **inside)
 
 
-def _is_scope(event: object) -> bool:
-    return str(getattr(event, "name", "")).startswith("tsl.")
+class _Clock:
+    """When stages began and ended; one inside another belongs to that.
+
+    Attributes:
+        spans: name, begin and end of each.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.spans: list[tuple[str, Moment, Moment]] = []
+        self._device = device
+        self._depth = 0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        begin = mark(self._device)
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self.spans.append((name, begin, mark(self._device)))
 
 
 def latency_table(times: Sequence[StageTimes]) -> str:

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""Which convolutions of a GPU go to tensor cores, and what travels with them: tested on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import clouds
+import pytest
+import torch
+from test_cuda_gemm import kernel_map, operands
+
+from torchsparse_lite.kernel_map import KernelMap
+from torchsparse_lite.ops import gemm, sparse_conv
+from torchsparse_lite.ops.sparse_conv import _sparse_conv_cuda as on_cuda
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The CUDA operator on the CPU, with tensor cores that say that they were called."""
+    made = []
+
+    def implicit_gemm(feats, packed, table, order, **options):
+        made.append((packed, options["out_channels"]))
+        return feats.new_zeros((len(order), options["out_channels"]))
+
+    monkeypatch.setattr(gemm, "implicit_gemm", implicit_gemm)
+    monkeypatch.setattr(gemm, "pack_weight", lambda weight, **how: how)
+    monkeypatch.setattr(gemm, "fits", lambda feats, groups: groups == 1)
+    return made
+
+
+def test_which_convolutions_go_to_tensor_cores(calls):
+    """Those with the view of implicit GEMM; the others are computed plainly, to the same result."""
+    found = kernel_map("cpu")
+    feats, weight, bias, residual = operands(found, 4, 6, torch.float64, "cpu")
+    pairs = found.pairs(with_backward=False)
+    order = torch.arange(found.num_out, dtype=torch.int32)
+    view = [*pairs.forward, *found.neighbors, order]
+    arguments = (found.num_out, 1, True, found.full_tap)
+    flags = (False, True, False, None, None)
+    out = on_cuda(feats, weight, bias, residual, view, [], *arguments, *flags)
+    assert out.shape == (found.num_out, 6)
+    assert calls == [({"transposed": False, "mirrored": True}, 6)]
+    flags = (True, False, False, None, None)
+    adjoint = on_cuda(out, weight, None, None, view, [], *arguments, *flags)
+    assert adjoint.shape == (found.num_out, 4)
+    assert calls[1:] == [({"transposed": True, "mirrored": False}, 4)]
+    flags = (False, False, True, None, None)
+    plain = on_cuda(feats, weight, bias, residual, list(pairs.forward), [], *arguments, *flags)
+    assert len(calls) == 2
+    on_cuda(feats, weight, None, None, view, [], *arguments, *flags[:-1], feats)
+    assert calls[2][0] is feats  # the packed weight that is given
+    expected = sparse_conv(feats, weight, pairs, bias=bias, residual=residual, relu=True)
+    clouds.assert_close(plain, expected, tolerance=1e-12)
+
+
+WRONG = {
+    "type": (TypeError, lambda weight: weight.float()),
+    "input channels": (ValueError, lambda weight: weight[:, :3]),
+    "taps": (ValueError, lambda weight: weight[:26]),
+    "device": (ValueError, lambda weight: weight.to("meta")),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_weight_of_another_kind_is_refused(calls, what):
+    """Packed, it is but words, and would be read as something else."""
+    kind, spoil = WRONG[what]
+    found = kernel_map("cpu")
+    feats, weight, _, _ = operands(found, 4, 6, torch.float64, "cpu")
+    lists = list(found.pairs(with_backward=False).forward)
+    view = [*lists, *found.neighbors, torch.arange(found.num_out, dtype=torch.int32)]
+    options = found.num_out, 1, True, found.full_tap, False, False, False, None, None
+    with pytest.raises(kind, match="sparse_conv: weight must be"):
+        on_cuda(feats, spoil(weight), None, None, view, [], *options)
+    assert calls == []
+
+
+def test_copies_begin_at_a_whole_word():
+    """Rows are copied 16 bytes at a time; what lies otherwise is moved, all else is not."""
+    memory = clouds.random_values(4 * 8 + 1, dtype=torch.float16)
+    for begin in (0, 1):
+        rows = memory[begin : begin + 32].view(4, 8)
+        found = gemm._aligned(rows)
+        assert found.data_ptr() % 16 == 0
+        assert (found.data_ptr() == rows.data_ptr()) == (begin == 0)
+        assert torch.equal(found, rows)
+
+
+@pytest.mark.parametrize("name", ["allow_tf32", "fp32_precision"])
+def test_torchs_switch_has_two_names(name):
+    switch = torch.backends.cuda.matmul
+    if not hasattr(switch, name):
+        pytest.skip(f"this torch has no {name}")
+    assert not gemm.allows_tf32()
+    try:
+        setattr(switch, name, "tf32" if name == "fp32_precision" else True)
+        assert gemm.allows_tf32()
+    finally:
+        switch.allow_tf32 = False
+
+
+@pytest.mark.parametrize("kernel_size", [2, 3, 5])
+def test_the_view_made_from_pairs_is_the_one_that_was_found(kernel_size):
+    found = kernel_map("cpu", kernel_size)
+    made = replace(found)  # the pairs alone
+    for a, b in zip(made.neighbors, found.neighbors, strict=True):
+        assert torch.equal(a, b)
+        assert a.dtype == b.dtype
+    assert torch.equal(made.window_sizes, found.neighbors.ptr.diff())
+
+
+def test_the_map_of_one_full_tap_needs_no_search():
+    """What linear layers multiply over, against the same map that does not know it."""
+    known = KernelMap.identity(70, torch.device("cpu"))
+    unknown = replace(known, full_tap=-1)
+    for a, b in zip(known.neighbors, unknown.neighbors, strict=True):
+        assert torch.equal(a, b)
+        assert a.dtype == b.dtype
+    assert torch.equal(known.row_order, torch.arange(70, dtype=torch.int32))
+
+
+def test_gradients_pass_the_view_of_implicit_gemm_along():
+    """Arrays behind the pair lists get no gradient, and disturb none."""
+    found = kernel_map("cpu")
+    feats, weight, _, _ = operands(found, 3, 5, torch.float64, "cpu")
+    pairs = found.pairs(with_backward=True)
+    order = torch.arange(found.num_out, dtype=torch.int32)
+    longer = replace(pairs, forward=(*pairs.forward, *found.neighbors, order))
+    grads = []
+    for given in (pairs, longer):
+        leaves = [tensor.clone().requires_grad_() for tensor in (feats, weight)]
+        grads.append(torch.autograd.grad(sparse_conv(*leaves, given).square().sum(), leaves))
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
