@@ -45,7 +45,7 @@ def table() -> str:
         "cpu_maps": _map_table,
         "networks": _network_table,
         "real_scans": _learning_table,
-        "search": _search_table,
+        "search": _search_tables,
     }
     results = [(make, newest(suite)) for suite, make in tables.items()]
     parts = [make(result) for make, result in results if result is not None]
@@ -102,7 +102,7 @@ def _network_table(result: dict[str, Any]) -> str:
     )
     columns: Columns = {
         "network": lambda row: row["network"],
-        "parameters": lambda row: f"{row['parameters'] / 1e6:.2f} M",
+        "parameters": _millions,
         "GMACs": lambda row: row["gmacs"],
         "threads": lambda row: row["threads"],
         "inference, ms": lambda row: f"{row['inference']['median_ms']:.0f}",
@@ -130,8 +130,21 @@ def _learning_table(result: dict[str, Any]) -> str:
     return _markdown(caption, columns, result)
 
 
-def _search_table(result: dict[str, Any]) -> str:
-    rows = [row for row in result["rows"] if row["test"] == "streets"]
+def _search_tables(result: dict[str, Any]) -> str:
+    """One for each test of the search that was run."""
+    tables = {
+        "streets": _streets_table,
+        "real": _frames_table,
+        "ranking": _ranking_line,
+        "pruning": _pruning_table,
+    }
+    rows = {test: [row for row in result["rows"] if row["test"] == test] for test in tables}
+    return "\n\n".join(
+        make({**result, "rows": rows[test]}) for test, make in tables.items() if rows[test]
+    )
+
+
+def _streets_table(result: dict[str, Any]) -> str:
     caption = (
         "Search under 60 % of the latency of SPVCNN cr 0.5 on simulated streets, voxels of 20 cm: "
         "the network found, the best of as many random ones, and SPVCNN narrowed to the measured "
@@ -144,12 +157,59 @@ def _search_table(result: dict[str, Any]) -> str:
         "network": lambda row: row["network"],
         "latency, ms": lambda row: f"{row['latency_ms']:.0f}",
         "of cr 0.5": lambda row: f"{row['latency_vs_cr_0.5']:.0%}",
-        "parameters": lambda row: f"{row['parameters'] / 1e6:.2f} M",
-        "mean IoU": lambda row: f"{row['miou']:.3f}",
-        "accuracy": lambda row: f"{row['accuracy']:.3f}",
+        "parameters": _millions,
+        **_SCORES,
         "minutes": lambda row: f"{row['minutes']:.0f}",
     }
-    return _markdown(caption, columns, {"rows": rows})
+    return _markdown(caption, columns, result)
+
+
+def _frames_table(result: dict[str, Any]) -> str:
+    caption = (
+        "The network found for the first seed and SPVCNN of the same latency, both trained from "
+        f"nothing on real frames of sequence 00, tested on 08/000000. {_source(result)}."
+    )
+    columns: Columns = {
+        "network": lambda row: row["network"],
+        "latency, ms": lambda row: f"{row['latency_ms']:.0f}",
+        **_SCORES,
+        "minutes": lambda row: f"{row['minutes']:.0f}",
+    }
+    return _markdown(caption, columns, result)
+
+
+def _ranking_line(result: dict[str, Any]) -> str:
+    *networks, over_all = result["rows"]
+    return (
+        f"Kendall's tau between the scores of {len(networks)} networks in the supernet and trained "
+        f"alone on the same streets: {over_all['kendall_tau']:.2f}. {_source(result)}."
+    )
+
+
+def _pruning_table(result: dict[str, Any]) -> str:
+    caption = (
+        "A trained SPVCNN cr 0.5, pruned to 60 % of its latency by a search and trained on; the "
+        "same with equal shares of the channels in all layers; and SPVCNN narrowed, trained from "
+        f"nothing for as many steps. Tested on unseen streets. {_source(result)}."
+    )
+    columns: Columns = {
+        "network": lambda row: row["network"],
+        "latency, ms": lambda row: f"{row['latency_ms']:.0f}",
+        "of the whole": lambda row: f"{row['latency_vs_whole']:.0%}",
+        "parameters": _millions,
+        **_SCORES,
+    }
+    return _markdown(caption, columns, result)
+
+
+def _millions(row: Row) -> str:
+    return f"{row['parameters'] / 1e6:.2f} M"
+
+
+_SCORES: Columns = {
+    "mean IoU": lambda row: f"{row['miou']:.3f}",
+    "accuracy": lambda row: f"{row['accuracy']:.3f}",
+}
 
 
 def _markdown(caption: str, columns: Columns, result: dict[str, Any]) -> str:

@@ -74,23 +74,28 @@ def test_even_shares_of_channels():
             assert half[gene.name] == most
 
 
-def test_the_search_has_a_table():
-    row = {
-        "test": "streets",
-        "seed": 0,
-        "network": "found",
-        "latency_ms": 12.3,
-        "latency_vs_cr_0.5": 0.6,
-        "parameters": 1_000_000,
-        "miou": 0.5,
-        "accuracy": 0.9,
-        "minutes": 30.0,
-    }
+ABOUT = {"processor": "P", "simd": "s", "torch": "t", "date": "d", "commit": "c"}
+SCORES = {"latency_ms": 12.3, "parameters": 1_000_000, "miou": 0.5, "accuracy": 0.9, "minutes": 30}
+
+
+def test_the_search_has_a_table_for_each_test_that_was_run():
+    row = {"test": "streets", "seed": 0, "network": "found", "latency_vs_cr_0.5": 0.6, **SCORES}
     rows = [row, {**row, "miou": 0.7, "seed": 1}]
     means = search._means(rows)
     assert [mean["miou"] for mean in means] == [pytest.approx(0.6)]
-    about = {"processor": "P", "simd": "s", "torch": "t", "date": "d", "commit": "c"}
-    rows = [*rows, {**means[0], "test": "streets"}, {"test": "real"}]
-    text = report._search_table({**about, "rows": rows})
+    rows = [*rows, {**means[0], "test": "streets"}]
+    text = report._search_tables({**ABOUT, "rows": rows})
     assert text.count("\n| ") == 4
     assert "| mean | found | 12 | 60% | 1.00 M | 0.600 | 0.900 | 30 |" in text
+
+    rows += [
+        {"test": "real", "network": "found", **SCORES},
+        {"test": "ranking", "network": 0, **SCORES},
+        {"test": "ranking", "network": "all", "kendall_tau": 0.618},
+        {"test": "pruning", "network": "whole", "latency_vs_whole": 1.0, **SCORES},
+    ]
+    text = report._search_tables({**ABOUT, "rows": rows})
+    assert text.count("\n| ") == 8
+    assert "| found | 12 | 0.500 | 0.900 | 30 |" in text
+    assert "1 networks in the supernet and trained alone on the same streets: 0.62" in text
+    assert "| whole | 12 | 100% | 1.00 M | 0.500 | 0.900 |" in text

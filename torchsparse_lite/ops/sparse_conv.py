@@ -63,8 +63,8 @@ class Pairs:
 
     def host_taps(self, feats: Tensor, groups: int) -> Tensor | None:
         """``tap_ptr`` for a convolution of these features that loops over the taps, else None."""
-        is_half = computed_dtype(feats) in (torch.bfloat16, torch.float16)
-        if feats.is_cuda and is_half and groups == 1:
+        halves = (torch.bfloat16, torch.float16)
+        if feats.is_cuda and groups == 1 and computed_dtype(feats) in halves:
             return None
         return self.tap_ptr
 
@@ -85,6 +85,10 @@ def _is_channelwise(feats: Tensor, weight: Tensor, groups: int) -> bool:
     return groups == feats.shape[1] and weight.shape[1] == 1 and weight.shape[2] == groups
 
 
+def _channelwise_taps(weight: Tensor, *, mirrored: bool) -> Tensor:
+    return (weight.flip(0) if mirrored else weight).squeeze(1)
+
+
 def _sparse_conv_cpu(
     feats: Tensor,
     weight: Tensor,
@@ -103,12 +107,11 @@ def _sparse_conv_cpu(
     packed: Tensor | None,
 ) -> Tensor:
     if _is_channelwise(feats, weight, groups):
-        taps = (weight.flip(0) if mirrored else weight).squeeze(1)
+        taps = _channelwise_taps(weight, mirrored=mirrored)
         return channelwise_conv(
             feats, taps, pairs[:LISTS], num_out, bias=bias, residual=residual, relu=relu
         )
-    out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
-    out = feats.new_empty((num_out, out_channels))
+    out = feats.new_empty((num_out, _out_channels(weight, groups, transposed=transposed)))
     in_index, out_index, tile_ptr = pairs[:LISTS]
     C.sparse_conv(
         feats.contiguous(),
@@ -155,7 +158,7 @@ def _sparse_conv_cuda(
             feats, weight, bias, residual, lists, num_out, groups, transposed=transposed
         )
     if is_channelwise:
-        taps = (weight.flip(0) if mirrored else weight).squeeze(1)
+        taps = _channelwise_taps(weight, mirrored=mirrored)
         return channelwise_conv(
             feats, taps, lists, num_out, bias=bias, residual=residual, relu=relu
         )
@@ -191,25 +194,13 @@ def _sparse_conv_cuda(
     )
 
 
-def _sparse_conv_fake(
-    feats: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    pairs: list[Tensor],
-    backward_pairs: list[Tensor],
-    num_out: int,
-    groups: int,
-    is_symmetric: bool,
-    full_tap: int,
-    transposed: bool,
-    mirrored: bool,
-    relu: bool,
-    tap_ptr: Tensor | None,
-    packed: Tensor | None,
-) -> Tensor:
-    out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
-    return feats.new_empty((num_out, out_channels))
+def _out_channels(weight: Tensor, groups: int, *, transposed: bool) -> int:
+    return weight.shape[1] * groups if transposed else weight.shape[2]
+
+
+def _sparse_conv_fake(feats: Tensor, weight: Tensor, *others: Any) -> Tensor:
+    _, _, _, _, num_out, groups, _, _, transposed, *_ = others
+    return feats.new_empty((num_out, _out_channels(weight, groups, transposed=transposed)))
 
 
 def _sparse_conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
