@@ -10,6 +10,7 @@ unseen streets.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch import nn
 
 from benchmarks.streets import (
     CHOOSE,
+    FEW_SCANS,
+    LIMIT,
     UNSEEN,
     first_scan,
     largest_as_fast,
@@ -28,12 +31,11 @@ from benchmarks.streets import (
     simulate,
     width_as_fast_as,
 )
-from benchmarks.training import scores_of, timed, trained
+from benchmarks.training import measured_once, scores_of, timed, trained
 from torchsparse_lite import nas
 
 __all__ = ["rows"]
 
-_LIMIT = 0.6
 _WIDTH = 0.5
 _EPOCHS, _MORE_EPOCHS = 5, 2
 _TRIALS = 100
@@ -58,19 +60,24 @@ def rows(runs: Path, seed: int) -> list[dict[str, Any]]:
     }
     small = ("--config", "small", *data)
     trained(whole, "train", *small, *of_width(_WIDTH), "--trainer.max_epochs", _EPOCHS)
-    limit_ms = _LIMIT * latencies({"whole": narrowed(_WIDTH)}, scan)["whole"]
-    best = _searched(whole, supernet, round(limit_ms, 2), seed)
+
+    def once(name: str, measure: Callable[[], float]) -> float:
+        return measured_once(runs / f"pruning-{name}-{seed}.json", measure)
+
+    before = {"whole": narrowed(_WIDTH)}
+    limit_ms = once("limit_ms", lambda: round(LIMIT * latencies(before, scan)["whole"], 2))
+    best = _searched(whole, supernet, limit_ms, seed)
     space = nas.search_space(**_network_of(supernet)["init_args"]["space"])
     found = _built(supernet, space, nas.Arch.from_json(best.read_text()))
     shares = {str(n): _evenly(space, n / _SHARES) for n in range(1, _SHARES + 1)}
     built = {n: _built(supernet, space, arch) for n, arch in shares.items()}
-    share = largest_as_fast(found, built, scan)
+    share = f"{once('share', lambda: float(largest_as_fast(found, built, scan))):g}"
     even = supernet / "search" / "evenly.json"
     even.write_text(shares[share].to_json())
     for kind, arch in (("found", best), ("evenly", even)):
         where = ("--run", supernet, "--arch", arch, "--out", made[kind])
         timed(made[kind] / "measured.json", "search", "derive", *where, "--epochs", _MORE_EPOCHS)
-    width = width_as_fast_as(found, scan)
+    width = once("width", lambda: width_as_fast_as(found, scan))
     as_long = ("--trainer.max_epochs", _EPOCHS + _MORE_EPOCHS)
     trained(made["narrow"], "train", *small, *of_width(width), *as_long)
     networks = {
@@ -99,8 +106,7 @@ def _searched(whole: Path, supernet: Path, limit_ms: float, seed: int) -> Path:
     timed(supernet / "latency.json", "search", "profile", "--run", supernet)
     best = supernet / "search" / "best.json"
     how = ("--limit_ms", limit_ms, "--trials", _TRIALS, "--seed", seed)
-    few = ("--scans", 12, "--calibration", 4)
-    timed(best, "search", "run", "--run", supernet, *how, *few)
+    timed(best, "search", "run", "--run", supernet, *how, *FEW_SCANS)
     return best
 
 

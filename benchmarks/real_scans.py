@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.run import environment
+from benchmarks.run import environment, write_result
 from benchmarks.training import find_data, scores_of, timed, trained
 
 _ROOT = Path(__file__).resolve().parent
@@ -62,17 +62,13 @@ def main(arguments: list[str] | None = None) -> None:
         for name in options.tests
         for row in tests[name](data, options.runs)
     ]
-    result = {"suite": "real_scans", **environment(), "rows": rows}
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"real_scans-{result['machine_id']}-{result['commit']}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
     for row in rows:
         print(
             f"{row['test']:9s} {row['what']:32s} mean IoU {row['miou']:.3f} over "
             f"{len(row['iou'])} classes, accuracy {row['accuracy']:.3f}, "
             f"{row['minutes']:.1f} minutes"
         )
-    print(f"written: {path}")
+    write_result("real_scans", environment(), rows, options.out)
 
 
 def _overfit(data: Path, runs: Path) -> list[dict[str, Any]]:

@@ -55,13 +55,30 @@ def main(arguments: list[str] | None = None) -> int:
         for row in suite.run(threads, device):
             rows.append({"threads": threads, **row})
             print(format_row(rows[-1]), flush=True)
-    about = environment(device)
-    result = {"suite": options.suite, **about, "keep_host_memory": kept, "rows": rows}
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{options.suite}-{result['machine_id']}-{result['commit']}.json"
+    about = {**environment(device), "keep_host_memory": kept}
+    write_result(options.suite, about, rows, options.out)
+    return int(any("failed" in row for row in rows))
+
+
+def write_result(
+    suite: str, about: dict[str, Any], rows: list[dict[str, Any]], folder: Path
+) -> None:
+    """Write a result where results are, and say so.
+
+    Args:
+        suite: that was run.
+        about: what :func:`environment` says, and more.
+        rows: of all cases. What the file has of other tests, under ``"test"``, stays there.
+        folder: of the results.
+    """
+    path = folder / f"{suite}-{about['machine_id']}-{about['commit']}.json"
+    before = json.loads(path.read_text())["rows"] if path.is_file() else []
+    again = {row.get("test") for row in rows}
+    kept = [row for row in before if row.get("test") not in again]
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {"suite": suite, **about, "rows": [*kept, *rows]}
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written: {path}")
-    return int(any("failed" in row for row in rows))
 
 
 def format_row(row: dict[str, Any]) -> str:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,14 @@ import yaml
 from torch import nn
 from torchmetrics.functional import kendall_rank_corrcoef
 
+import torchsparse_lite as tsl
 from benchmarks import pruning
 from benchmarks.real_scans import frames_of_sequence_0, unseen_frame
-from benchmarks.run import environment
+from benchmarks.run import environment, write_result
 from benchmarks.streets import (
     CHOOSE,
+    FEW_SCANS,
+    LIMIT,
     UNSEEN,
     first_scan,
     latencies,
@@ -44,13 +46,11 @@ from benchmarks.streets import (
     simulate,
     width_as_fast_as,
 )
-from benchmarks.training import find_data, scores_of, timed, trained
+from benchmarks.training import find_data, measured_once, scores_of, timed, trained
 from torchsparse_lite import PointTensor, nas
 
 _ROOT = Path(__file__).resolve().parent
-_LIMIT = 0.6
 _TRIALS = 250
-_SCANS, _CALIBRATION = 12, 4
 _SUPERNET_EPOCHS, _DERIVED_EPOCHS = 5, 6
 _DERIVED_RATE = 0.004
 _ALONE_EPOCHS, _ALONE = 3, 12
@@ -70,21 +70,13 @@ def main(arguments: list[str] | None = None) -> None:
     unknown = [name for name in options.tests if name not in tests]
     if unknown:
         parser.error(f"tests are {', '.join(tests)}, got {', '.join(unknown)}")
+    kept = tsl.keep_host_memory()
     rows: list[dict[str, Any]] = []
     for name in options.tests:
         for row in tests[name](options):
             rows.append({"test": name, "threads": torch.get_num_threads(), **row})
             print(_line(rows[-1]), flush=True)
-        path = _write(rows, options.out)
-    print(f"written: {path}")
-
-
-def _write(rows: list[dict[str, Any]], folder: Path) -> Path:
-    result = {"suite": "search", **environment(), "rows": rows}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"search-{result['machine_id']}-{result['commit']}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    return path
+        write_result("search", {**environment(), "keep_host_memory": kept}, rows, options.out)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -162,22 +154,16 @@ class _Search:
 
         def measure() -> float:
             whole = latencies({"cr 0.5": narrowed(0.5)}, self.scan)["cr 0.5"]
-            return round(_LIMIT * whole, 2)
+            return round(LIMIT * whole, 2)
 
-        return self._once("limit_ms", measure)
+        return measured_once(self.runs / f"limit_ms-{self.seed}.json", measure)
 
     @cached_property
     def width(self) -> float:
         """Of the narrowed SPVCNN."""
         found = self.network(self.archs["found"])
-        return self._once("width", lambda: width_as_fast_as(found, self.scan))
-
-    def _once(self, name: str, measure: Callable[[], float]) -> float:
-        """Measured once, so that what was stopped goes on with the same."""
-        path = self.runs / f"{name}-{self.seed}.json"
-        if not path.is_file():
-            path.write_text(json.dumps(measure()))
-        return float(json.loads(path.read_text()))
+        path = self.runs / f"width-{self.seed}.json"
+        return measured_once(path, lambda: width_as_fast_as(found, self.scan))
 
     def train_supernet(self) -> float:
         """And measure its table; seconds of both."""
@@ -191,9 +177,8 @@ class _Search:
     def search(self) -> float:
         """Seconds of the search and of the random one."""
         how = ("--limit_ms", self.limit_ms, "--trials", _TRIALS, "--seed", self.seed)
-        few = ("--scans", _SCANS, "--calibration", _CALIBRATION)
         best = self.archs["found"]
-        return timed(best, "search", "run", "--run", self.supernet, *how, *few)
+        return timed(best, "search", "run", "--run", self.supernet, *how, *FEW_SCANS)
 
     def derive(self, kind: str, run: Path) -> float:
         """Seconds that it takes to train the subnet on."""
@@ -244,13 +229,14 @@ def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _real(options: argparse.Namespace) -> list[dict[str, Any]]:
-    data = options.data or find_data()
-    search = _Search(options.runs, options.seeds[0])
+    data, seed = options.data or find_data(), options.seeds[0]
+    search = _Search(options.runs, seed)
     search.train_supernet()
     search.search()
     scan = first_scan(data / "semantickitti", "08")
     found = search.network(search.archs["found"])
-    width = width_as_fast_as(found, scan)
+    path = options.runs / f"real-width-{seed}.json"
+    width = measured_once(path, lambda: width_as_fast_as(found, scan))
     times = latencies({"found": found, "narrow": narrowed(width)}, scan)
     described = {
         "found": ("--model.network", search.described(search.archs["found"].read_text())),
@@ -259,7 +245,7 @@ def _real(options: argparse.Namespace) -> list[dict[str, Any]]:
     scans = ("--data.train", json.dumps(frames_of_sequence_0(data)), "--data.val", "[]")
     rows = []
     for kind, network in described.items():
-        run = options.runs / f"real-{kind}"
+        run = options.runs / f"real-{kind}-{seed}"
         how = ("--config", "small", *scans, "--trainer.max_epochs", 2)
         seconds = trained(run, "train", *how, *network)
         scores = scores_of(run, [unseen_frame(data)])
@@ -269,9 +255,10 @@ def _real(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _ranking(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Networks that the random search drew, trained alone, on the same scans.
+    """Networks that the random search drew, trained alone; tested on the scans it chose by.
 
-    They are spread evenly over the places that their scores in the supernet give them.
+    In the supernet they were scored on every second of these. They are spread evenly over the
+    places that their scores in the supernet give them.
     """
     search = _Search(options.runs, options.seeds[0])
     search.train_supernet()
@@ -280,7 +267,7 @@ def _ranking(options: argparse.Namespace) -> list[dict[str, Any]]:
     places = [round(i * (len(drawn) - 1) / (_ALONE - 1)) for i in range(_ALONE)]
     rows = []
     for number, trial in enumerate(drawn[place] for place in places):
-        run = options.runs / f"alone-{number}"
+        run = options.runs / f"alone-{number}-{search.seed}"
         network = ("--model.network", search.described(json.dumps(trial["arch"])))
         seconds = search.train(run, *network, "--trainer.max_epochs", _ALONE_EPOCHS)
         scores = scores_of(run, [{"sequences": CHOOSE}])

@@ -18,6 +18,8 @@ from torchsparse_lite.nas.latency import network_latency
 
 __all__ = [
     "CHOOSE",
+    "FEW_SCANS",
+    "LIMIT",
     "UNSEEN",
     "first_scan",
     "largest_as_fast",
@@ -33,6 +35,10 @@ __all__ = [
 _TRAIN = [f"{number:02d}" for number in (*range(8), 9, 10, *range(22, 42))]
 CHOOSE = [f"{number:02d}" for number in range(60, 66)]
 UNSEEN = [f"{number:02d}" for number in range(70, 82)]
+LIMIT = 0.6
+"""Of the latency of the network that is compared with."""
+FEW_SCANS = ("--scans", 12, "--calibration", 4)
+"""Arguments of a search of many trials."""
 _VOXEL_M = 0.2
 _ROUNDS = 5
 

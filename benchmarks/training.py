@@ -8,12 +8,13 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torchsparse_lite import cli
 
-__all__ = ["call", "find_data", "scores_of", "timed", "trained"]
+__all__ = ["call", "find_data", "measured_once", "scores_of", "timed", "trained"]
 
 _ROOT = Path(__file__).resolve().parent
 
@@ -38,12 +39,19 @@ def call(*arguments: object) -> None:
 def timed(made: Path, *arguments: object) -> float:
     """Run a command unless it ended before; seconds from its first start to its end.
 
+    Ends the program with a word if another command made it: that would be another network.
+
     Args:
         made: file or folder that the command makes; the times are kept beside its run.
         *arguments: of ``tsl``.
     """
     clock = made.with_name(f"{made.name}.clock.json")
-    times = json.loads(clock.read_text()) if clock.is_file() else {"start": time.time()}
+    words = [str(argument) for argument in arguments]
+    times: dict[str, Any] = {"start": time.time(), "command": words}
+    if clock.is_file():
+        times |= json.loads(clock.read_text())
+    if times["command"] != words:
+        sys.exit(f"{made} was made by another command: see {clock}; remove both, or give --runs.")
     if not (made.exists() and "end" in times):
         clock.parent.mkdir(parents=True, exist_ok=True)
         clock.write_text(json.dumps(times))
@@ -51,6 +59,19 @@ def timed(made: Path, *arguments: object) -> float:
         times["end"] = time.time()
         clock.write_text(json.dumps(times))
     return float(times["end"] - times["start"])
+
+
+def measured_once(path: Path, measure: Callable[[], float]) -> float:
+    """A number that a command depends on, so that what was stopped goes on with the same.
+
+    Args:
+        path: of the file that keeps it.
+        measure: called if there is none.
+    """
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(measure()))
+    return float(json.loads(path.read_text()))
 
 
 def trained(run: Path, *arguments: object) -> float:

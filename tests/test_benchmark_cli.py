@@ -16,9 +16,10 @@ from two_grounds import POINTS, write_two_grounds
 
 from torchsparse_lite import cli, memory_growth
 from torchsparse_lite.cli import benchmark, progress
-from torchsparse_lite.cli.contest import Contestant, Setting, measure
+from torchsparse_lite.cli.contest import Contestant, measure
 from torchsparse_lite.data.simulate import scan_boxes
 from torchsparse_lite.models import OnPoints, minkunet
+from torchsparse_lite.models.setting import Setting
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.timing import CPU
 

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("lightning", reason="the extra train is not installed")
 pytest.importorskip("optuna", reason="the extra search is not installed")
 
-from benchmarks import pruning, real_scans, report, search, streets, training
+from benchmarks import pruning, real_scans, report, run, search, streets, training
 from torchsparse_lite import models, nas
 
 
@@ -47,6 +47,26 @@ def test_what_ended_is_not_done_again(tmp_path, monkeypatch):
     made.unlink()
     training.timed(made, "search", "profile")
     assert len(calls) == 3
+    with pytest.raises(SystemExit, match=r"latency.json was made by another command"):
+        training.timed(made, "search", "profile", "--check", 3)
+    assert len(calls) == 3
+
+
+def test_what_a_command_depends_on_is_measured_once(tmp_path):
+    path = tmp_path / "runs" / "width-0.json"
+    assert training.measured_once(path, lambda: 0.25) == 0.25
+    assert training.measured_once(path, lambda: 0.5) == 0.25
+
+
+def test_results_of_other_tests_stay_in_the_file(tmp_path):
+    about = {"machine_id": "m", "commit": "c"}
+    for rows in ([{"test": "a", "x": 1}, {"test": "b", "x": 2}], [{"test": "b", "x": 3}]):
+        run.write_result("search", about, rows, tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert [row["x"] for row in json.loads(path.read_text())["rows"]] == [1, 3]
+    for _ in range(2):  # a suite without tests is written anew
+        run.write_result("networks", about, [{"x": 1}], tmp_path)
+    assert len(json.loads((tmp_path / "networks-m-c.json").read_text())["rows"]) == 1
 
 
 def test_the_narrowed_network_is_the_widest_that_is_as_fast(monkeypatch):

@@ -17,8 +17,8 @@ from house_form import provoke
 import torchsparse_lite as tsl
 from torchsparse_lite import models, nas
 from torchsparse_lite import nn as spnn
-from torchsparse_lite.machine import describe_machine
 from torchsparse_lite.manager import CoordinateManager
+from torchsparse_lite.models.setting import HERE, Setting
 from torchsparse_lite.nas.bench import VOXELIZE, WidthGrid
 from torchsparse_lite.nas.latency import LatencyTable, _fitted
 from torchsparse_lite.nas.operations import geometry_of, kind_of, maps_of, operations_of
@@ -177,11 +177,18 @@ def test_cases_have_operations_of_all_kinds():
     assert {"conv:3x1x1", "conv:5x5x5", "conv:1x1x1", "conv:3x3x3"} < kinds
 
 
-@pytest.mark.parametrize("size", [1, 3, 5, (3, 1, 1), (1, 1, 3)])
-@pytest.mark.parametrize("taps", [None, tsl.STENCILS[7]])
+@pytest.mark.parametrize(
+    ("size", "taps"),
+    [
+        (1, None),
+        (3, None),
+        (5, None),
+        ((3, 1, 1), None),
+        ((1, 1, 3), None),
+        (3, tsl.STENCILS[7]),
+    ],
+)
 def test_forms_stand_for_kernels(size, taps):
-    if taps is not None and size != 3:
-        return
     conv = spnn.Conv3d(4, 4, size, taps=taps)
     name, _, form = kind_of(conv).partition(":")
     assert name == "conv"
@@ -243,7 +250,7 @@ def table_of(size="0.2x0.2x0.3", **options):
         for key, unit, _, _ in PARTS
     }
     maps = {(size, *key): ms for key, ms in MAPS.items()}
-    machine, threads = describe_machine(), torch.get_num_threads()
+    machine, threads = HERE.describe(), torch.get_num_threads()
     return LatencyTable(machine, threads, grids, maps, **options)
 
 
@@ -269,6 +276,24 @@ def test_what_is_not_in_the_table_is_refused():
     provoke(ValueError, words, lambda: table_of("0.2x0.2x0.2").predict(small()))
     other = models.minkunet(width=0.125)
     provoke(TypeError, ["an SPVCNN", "MinkUNet"], lambda: table_of().predict(other))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_table_is_measured_where_and_as_networks_are_run(device, dtype):
+    """Of every part of a space, on a GPU too."""
+    setting = Setting(device, dtype)
+    tiny = {"width": 0.125, "deepest": 1, "voxel_sizes": [0.2], "flatter": [1.0], "between": [8]}
+    space = nas.lidar(**tiny, kernels=["3x3x3", "3x1x1"], blocks=["residual", "depthwise"])
+    scan = cloud()
+    table = nas.profile_latency(space, scan, setting, networks=2, budget_s=0, normalize=True)
+    assert table.machine == setting.describe()
+    assert ("gpu" in table.machine) == (device.type == "cuda")
+    for arch in (space.smallest, space.largest):
+        network = space.build(arch, normalize=True)
+        assert 0 < table.predict(network) < 1e4
+        assert 0 < nas.network_latency(network, scan, setting, budget_s=0) < 1e4
+        assert network.training  # as it was
+        assert {p.dtype for p in network.parameters()} == {torch.float32}
 
 
 def test_a_table_is_kept_as_it_is(tmp_path):
@@ -297,6 +322,13 @@ def test_tables_of_other_machines_are_refused(tmp_path):
     assert LatencyTable.load(path, anywhere=True).machine["processor"] == "Abacus"
     refused({"threads": 99}, "of this machine", "threads 99")
     assert LatencyTable.load(path, anywhere=True).threads == 99
+    on_gpu = {**content["machine"], "gpu": "Abacus 200"}
+    refused({"machine": on_gpu}, "of this machine (gpu none), got gpu Abacus 200")
+    half = Setting(dtype=torch.float16)
+    table_of().save(path)
+    words = ["of this machine (dtype float16), got dtype float32"]
+    provoke(ValueError, words, lambda: LatencyTable.load(path, half))
+    assert LatencyTable.load(path, half, anywhere=True).machine["dtype"] == "float32"
     refused({"schema": 0}, "of schema", "profile")
     provoke(ValueError, ["of schema"], lambda: LatencyTable.load(path, anywhere=True))
 

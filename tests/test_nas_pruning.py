@@ -98,6 +98,8 @@ def test_genes_are_of_the_network():
     odd = models.SPVCNN(4, 5, models.UNetShape.of((10, 10, 10), (1, 1)), voxel_size=0.3)
     assert {g.name: g.options for g in space_of(odd).genes}["stem"] == (8, 10)
     assert space_of(odd).name != space.name
+    other = {**nas.pruning_of(trained()), "quantum": 4, "least": 0.5, "voxel_size": 0.2}
+    assert nas.pruning(**other).name != space.name
 
 
 def test_other_networks_are_refused():

@@ -169,6 +169,33 @@ def test_a_limit_that_only_unusual_architectures_meet():
         search(space, lambda arch: {"good": 1.0}, {"good": True}, **settings)
 
 
+def test_what_turned_out_to_cost_too_much_has_no_children():
+    """By the estimate all meet the limit; of the best, the true cost is above it."""
+    genes = tuple(nas.Gene(name, tuple(range(8))) for name in "abc")
+    space = nas.SearchSpace("toy", genes, lambda arch: None)
+
+    def evaluate(arch):
+        return {"good": float(arch["a"] + arch["b"]), "cost": 10.0 * (arch["a"] > 3)}
+
+    def children(score):
+        constraint = Constraint("cost", 5.0, lambda arch: 0.0, score)
+        objectives = {"good": True, "cost": False}
+        settings = {"trials": 200, "population": 20, "constraint": constraint}
+        trials = search(space, evaluate, objectives, **settings).trials[100:]
+        return sum(found.scores["cost"] > 5 for found in trials) / len(trials)
+
+    assert children(None) > 0.8
+    assert children("cost") < 0.4
+
+
+def test_a_search_with_fewer_trials_sees_only_those(tmp_path):
+    """What more it has looked at before does not count."""
+    storage = f"sqlite:///{tmp_path / 'search.db'}"
+    whole = run(storage, "random", 30)
+    assert run(storage, "random", 20).trials == whole.trials[:20]
+    assert run(storage, "random", 30).trials == whole.trials
+
+
 def test_what_was_seen_is_not_evaluated_again():
     calls = []
 

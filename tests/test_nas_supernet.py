@@ -12,6 +12,7 @@ import torchsparse_lite as tsl
 from torchsparse_lite import models, nas
 from torchsparse_lite import nn as spnn
 from torchsparse_lite.channels import Joined
+from torchsparse_lite.compat import load_weights, read_weights, save_weights
 from torchsparse_lite.nas.sharing import layouts_of, take, union
 
 SMALL = {"width": 0.25, "quantum": 4, "deepest": 2, "between": (16, 32)}
@@ -21,6 +22,7 @@ SPACES = {
     "lidar": (lambda: nas.lidar(**SMALL), 4),
     "pvcnn-s3dis": (lambda: nas.pvcnn_grid("s3dis"), 6),
     "pvcnn-s3dis++": (lambda: nas.pvcnn_grid("s3dis++"), 6),
+    "pruning": (lambda: nas.pruning(**nas.pruning_of(models.spvcnn(width=0.25))), 4),
 }
 
 
@@ -55,18 +57,22 @@ def test_subnets_equal_their_extracted_networks_bit_for_bit(trained, tmp_path):
     """50 of each space, through a file too."""
     supernet, points = trained
     space = supernet.space
-    for number, arch in enumerate(draws(space, 50)):
+    for arch in draws(space, 50):
         supernet.set_active_subnet(arch)
         assert supernet.active == arch
         expected = supernet(points)
         network = supernet.get_active_subnet()
         assert not network.training
         assert torch.equal(network(points), expected)
-        if number % 10 == 0:
-            torch.save(network.state_dict(), tmp_path / "net.pt")
-            again = space.build(nas.Arch.from_json(arch.to_json()))
-            again.load_state_dict(torch.load(tmp_path / "net.pt", weights_only=True))
-            assert torch.equal(again.eval()(points), expected)
+        save_weights(network, tmp_path / "net.pt")
+        again = space.build(nas.Arch.from_json(arch.to_json()))
+        load_weights(again, read_weights(tmp_path / "net.pt"))
+        assert torch.equal(again.eval()(points), expected)
+
+
+def test_a_subnet_is_where_the_supernet_is():
+    supernet = nas.Supernet(nas.spvnas(16)).to("meta")
+    assert {p.device.type for p in supernet.get_active_subnet().parameters()} == {"meta"}
 
 
 def test_gradients_reach_exactly_the_shared_weights_in_use(trained):

@@ -103,6 +103,9 @@ def test_from_a_supernet_to_a_network(trained, tmp_path, capsys):
         scores = sorted((trial["miou"] for trial in found["trials"]), reverse=True)
         assert found["best"]["miou"] in scores[:10]
         assert found["best"]["measured_ms"] > 0
+        assert found["best"]["gmacs"] > 0
+        assert found["best"]["parameters"] > 1e4
+    assert written["machine"]["dtype"] == "float32"
 
     assert (trained / "search" / "best-random.json").is_file()
     out = tmp_path / "found"
@@ -115,6 +118,23 @@ def test_from_a_supernet_to_a_network(trained, tmp_path, capsys):
     assert cli.main(["validate", "--run", str(out)]) == 0
     assert json.loads((out / "scores.json").read_text())["accuracy"] > 0.8
     assert json.loads((out / "measured.json").read_text())["latency_ms"] > 0
+
+
+def test_multiplications_can_be_limited(trained, capsys):
+    space = nas.spvnas(4, width=0.25, voxel_size=0.2)
+    table = LatencyTable.load(trained / "latency.json")
+    arguments = ["--limit_gmacs", "0.05", "--trials", "4"]
+    assert cli.main(["search", "run", "--run", str(trained), *arguments]) == 0
+    assert "GMACs" in capsys.readouterr().out
+    written = json.loads((trained / "search" / "spos-0-0.05gmacs.json").read_text())
+    assert written["limit_ms"] is None
+    trials = written["searches"]["spos"]["trials"]
+    assert len(trials) == 4
+    for trial in trials:
+        assert 0 < trial["gmacs"] <= 0.05
+        network = space.build(nas.Arch.from_json(json.dumps(trial["arch"])))
+        assert trial["latency_ms"] == table.predict(network)
+        assert trial["parameters"] == sum(p.numel() for p in network.parameters())
 
 
 def test_candidates_are_timed_and_weighed(trained, capsys):
@@ -181,6 +201,17 @@ def test_what_cannot_be_searched_is_said_once(trained, tmp_path, capsys):
         assert cli.main(["search", "run", "--run", str(trained), *arguments]) == 0
     finally:
         table.write_text(before)
+    assert "of this machine (dtype bfloat16), got dtype float32" in refused(
+        trained, capsys, "--limit_ms", "1000", "--dtype", "bfloat16"
+    )
+    assert "--dtype must be one of" in refused(
+        trained, capsys, "--limit_ms", "1000", "--dtype", "int8"
+    )
+    assert "must be given alone, got neither" in refused(trained, capsys)
+    both = ["--limit_ms", "1000", "--limit_gmacs", "1"]
+    assert "must be given alone, got both" in refused(trained, capsys, *both)
+    both = ["--limit_ms", "1000", "--measured", "--anywhere"]
+    assert "--measured must be without --anywhere" in refused(trained, capsys, *both)
     nothing = ["--limit_ms", "1000", "--data.val", "[]"]
     assert "data.val must be at least one data set, got none" in refused(trained, capsys, *nothing)
     more = ["--limit_ms", "1000", "--trials", "2", "--calibration", "2", "--seed", "9"]
@@ -193,13 +224,19 @@ def test_what_cannot_be_searched_is_said_once(trained, tmp_path, capsys):
     derive = ["search", "derive", "--run", str(trained), "--out", out, "--arch", none]
     assert cli.main(derive) == 1
     assert "search: --arch must be a file" in capsys.readouterr().err
+    other = tmp_path / "other.json"
+    other.write_text(nas.spvnas(16).smallest.to_json())
+    assert cli.main([*derive[:-1], str(other)]) == 1
+    assert "arch must be of space spvnas-4-0.25-0.2, got spvnas-16" in capsys.readouterr().err
 
 
-def test_the_recipe_trains_a_supernet(trained, tmp_path):
+@pytest.mark.parametrize("recipe", ["supernet", "spvnas_supernet"])
+def test_recipes_train_supernets(trained, tmp_path, recipe):
     run = tmp_path / "run"
     parts = ("--data.train", '[{sequences: ["00"]}]', "--data.val", "[]")
-    where = ("--config", "supernet", "--data.root", str(trained.parent / "scans"), *parts)
+    where = ("--config", recipe, "--data.root", str(trained.parent / "scans"), *parts)
     short = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--data.mix=[]")
+    short += ("--data.workers=0",)
     assert cli.main(["search", "train", *where, "--run", str(run), *short]) == 0
     assert (run / "checkpoints" / "last.ckpt").is_file()
 
@@ -220,5 +257,10 @@ def test_a_space_is_the_same_after_its_config_was_written_and_read(trained, tmp_
     arch.write_text(nas.lidar(**options).smallest.to_json())  # of kernels with few taps
     out = tmp_path / "out"
     derive = ["search", "derive", "--run", str(run), "--out", str(out), "--epochs", "1"]
-    assert cli.main([*derive, "--arch", str(arch)]) == 0
+    other = ["--model.weight_decay", "0.5", "--trainer.gradient_clip_val", "3.0"]
+    assert cli.main([*derive, "--arch", str(arch), *other, "--dtype", "bfloat16"]) == 0
     assert cli.main(["validate", "--run", str(out)]) == 0
+    text = (out / "config.yaml").read_text()
+    assert "weight_decay: 0.5" in text  # what the command line says beats the run
+    assert "gradient_clip_val: 3.0" in text
+    assert json.loads((out / "measured.json").read_text())["dtype"] == "bfloat16"

@@ -17,7 +17,7 @@ from torch import nn
 from torchsparse_lite import models
 from torchsparse_lite._native import has_cuda
 from torchsparse_lite.cli import TRAINING
-from torchsparse_lite.cli.contest import Contestant, Setting, Standing, measure
+from torchsparse_lite.cli.contest import Contestant, Standing, measure
 from torchsparse_lite.cli.doctor import installed_version
 from torchsparse_lite.cli.progress import bar
 from torchsparse_lite.cli.tune import tune_networks
@@ -30,7 +30,7 @@ from torchsparse_lite.data.simulate.drive_through import simulate_scan
 from torchsparse_lite.data.simulate.raycast import ray_caster_name
 from torchsparse_lite.errors import check_choice, needs_extra, refuse
 from torchsparse_lite.host_memory import keep_host_memory
-from torchsparse_lite.machine import describe_gpu, describe_machine
+from torchsparse_lite.models.setting import DTYPES, Setting
 from torchsparse_lite.whole_file import write_whole
 
 __all__ = ["benchmark"]
@@ -42,12 +42,7 @@ _NETWORKS: dict[str, Callable[[str, float, float], nn.Module]] = {
     "spvcnn": lambda preset, width, size: models.spvcnn(preset, width=width, voxel_size=size),
 }
 """By name; of a preset, a width and a voxel size in metres."""
-_DTYPES = {
-    "float32": torch.float32,
-    "tf32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+_DTYPES = {**DTYPES, "tf32": torch.float32}
 _SIM = "denser than a real one (a truer one: pip install 'torchsparse_lite[sim]')"
 
 
@@ -207,8 +202,7 @@ def _about(options: argparse.Namespace, setting: Setting, scan: _Read) -> dict[s
     """What the numbers depend on."""
     return {
         "torchsparse_lite": installed_version("torchsparse_lite"),
-        **describe_machine(),
-        **describe_gpu(setting.device),
+        **setting.describe(),
         "device": setting.device.type,
         "threads": torch.get_num_threads(),
         "dtype": options.dtype,

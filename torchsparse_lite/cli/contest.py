@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 
 from torchsparse_lite.memory_growth import memory_growth_mb
 from torchsparse_lite.models.profile import profile
-from torchsparse_lite.nn.fuse import fuse
+from torchsparse_lite.models.setting import Setting
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.timing import Times, race
 from torchsparse_lite.train.stages import StageTimes, time_stages
 
-__all__ = ["Contestant", "Setting", "Standing", "measure"]
+__all__ = ["Contestant", "Standing", "measure"]
 
 _PASSES = 5
 _STAGES = ("voxelize", "map", "network", "devoxelize")
@@ -40,31 +39,6 @@ class Contestant:
     name: str
     network: nn.Module
     points: PointTensor
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How networks are run.
-
-    Attributes:
-        device: where.
-        dtype: of features and weights.
-        is_fused: norms and activations are folded into convolutions.
-    """
-
-    device: torch.device
-    dtype: torch.dtype = torch.float32
-    is_fused: bool = True
-
-    def ready(self, network: nn.Module) -> nn.Module:
-        """A copy that is run so."""
-        made = fuse(network) if self.is_fused else copy.deepcopy(network).eval()
-        return made.to(self.device, self.dtype)
-
-    def place(self, points: PointTensor) -> PointTensor:
-        """The points, where and as they are taken; coordinates stay float32."""
-        feats = points.feats.to(self.device, self.dtype)
-        return PointTensor(feats, points.coords.to(self.device), points.batch_size)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
@@ -14,7 +13,6 @@ from torchsparse_lite.cli.supernet_command import SupernetCommand
 from torchsparse_lite.cli.training import CONFIG, TrainedCommand, train
 from torchsparse_lite.compat import save_weights
 from torchsparse_lite.errors import needs_extra, refuse
-from torchsparse_lite.machine import describe_machine
 from torchsparse_lite.nas.arch import Arch
 from torchsparse_lite.nas.calibrate import recalibrate
 from torchsparse_lite.nas.channels import sort_channels
@@ -59,14 +57,14 @@ class Derive(SupernetCommand):
         save_weights(network, weights)
         config = self._config_of(arch)
         train(["--config", config, "--run", str(out), "--init", str(weights), "--resume"])
-        ms = network_latency(network, self.scan())
-        told = {"latency_ms": ms, **describe_machine(), "threads": torch.get_num_threads()}
+        ms = network_latency(network, self.scan(), self.setting)
+        told = {"latency_ms": ms, **self.setting.describe(), "threads": torch.get_num_threads()}
         write_whole(self.name, out / _MEASURED, (json.dumps(told, indent=2) + "\n").encode())
         print(f"latency of the network, fused, on one scan: {ms:.1f} ms, see {out / _MEASURED}")
 
     def _config_of(self, arch: Arch) -> str:
-        """Of its training: that of the run, with the network in place of the supernet."""
-        config = _read_config(self.folder)
+        """Of its training: as the supernet's, with the network in its place."""
+        config = self.own_config()
         given = config["model"]["network"]
         config["model"] = {k: v for k, v in config["model"].items() if k not in _OF_SUPERNETS}
         config["model"]["learning_rate"] = self.config["learning_rate"]
@@ -76,9 +74,6 @@ class Derive(SupernetCommand):
             "dict_kwargs": self.model.supernet.options,
         }
         config["trainer"]["max_epochs"] = self.config["epochs"]
-        # Where the scans are and which ones, as the command line has it.
-        config["data"] = json.loads(json.dumps(self.config["data"].as_dict(), default=str))
-        config.pop("init", None)
         return json.dumps(config)
 
 
@@ -105,21 +100,13 @@ class Prune(TrainedCommand):
         options = options_of(network)
         supernet = Supernet({"kind": "pruning", **space}, **options)
         supernet.load_largest(network)
-        config = _read_config(self.folder)
+        config = self.own_config()
         config["model"]["network"] = {
             "class_path": "torchsparse_lite.nas.Supernet",
             "init_args": {"space": {"kind": "pruning", **json.loads(json.dumps(space))}},
             "dict_kwargs": options,
         }
-        config.pop("init", None)
         save_weights(supernet, weights)
         text = needs_extra("tsl search", "yaml", "search").safe_dump(config, sort_keys=False)
         write_whole(self.name, out / CONFIG, text.encode())
         print(f"written to {out}; go on with: tsl search profile --run {out}")
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """Of a run."""
-    text = (folder / CONFIG).read_text()
-    config: dict[str, Any] = needs_extra("tsl search", "yaml", "search").safe_load(text)
-    return config

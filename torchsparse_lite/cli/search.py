@@ -43,7 +43,7 @@ class _Train(TrainCommand):
 
 class _Profile(SupernetCommand):
     name = "search profile"
-    description = "measure how long the parts of its networks take on this machine"
+    description = "measure how long the parts of its networks take on a device of this machine"
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -53,14 +53,13 @@ class _Profile(SupernetCommand):
 
     def run(self) -> None:
         keep_host_memory()
-        supernet = self.model.supernet
-        scan = self.scan()
-        table = profile_latency(supernet.space, scan, progress=bar, **supernet.options)
+        supernet, scan, setting = self.model.supernet, self.scan(), self.setting
+        table = profile_latency(supernet.space, scan, setting, progress=bar, **supernet.options)
         rng = np.random.default_rng(1)
         errors = []
         for _ in bar(range(self.config["check"]), "check", self.config["check"]):
             network = supernet.space.build(supernet.space.sample(rng), **supernet.options)
-            measured = network_latency(network, scan)
+            measured = network_latency(network, scan, setting)
             errors.append(abs(table.predict(network) - measured) / measured)
         if errors:
             middle, most = float(np.median(errors)), float(max(errors))

@@ -11,7 +11,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
 from torchsparse_lite.cli.training import TrainedCommand
-from torchsparse_lite.errors import refuse
+from torchsparse_lite.errors import check_choice, refuse
+from torchsparse_lite.models.setting import DTYPES, Setting
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.train.module import Segmentation
 from torchsparse_lite.train.subnets import SupernetSegmentation
@@ -29,12 +30,24 @@ class SupernetCommand(TrainedCommand):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
-        help_ = "training scans that norms are recalibrated with"
+        help_ = "batches of training scans that norms are recalibrated with"
         parser.add_argument("--calibration", type=int, default=8, help=help_)
+        help_ = f"of networks that are timed: {', '.join(DTYPES)}; --trainer.accelerator says where"
+        parser.add_argument("--dtype", default="float32", help=help_)
+
+    @property
+    def setting(self) -> Setting:
+        """Where and how networks are timed: fused, where the trainer computes."""
+        check_choice("search: --dtype", self.config["dtype"], DTYPES)
+        return Setting(self.trainer.strategy.root_device, DTYPES[self.config["dtype"]])
 
     def load_trained(self) -> None:
-        """The weights asked for; by default the last: the best are those of the largest subnet."""
+        """The weights asked for; by default the last: the best are those of the largest subnet.
+
+        The supernet then is where the trainer computes, as are the scans of this command.
+        """
         self.load(self.config["checkpoint"] or self.folder / "checkpoints" / "last.ckpt")
+        self.model.to(self.setting.device)
 
     def scan(self) -> PointTensor:
         """The points of the first validation scan."""
@@ -50,10 +63,11 @@ class SupernetCommand(TrainedCommand):
         count = min(count, len(samples))
         rows = np.linspace(0, len(samples) - 1, count).round().astype(int).tolist()
         batches = (collate([samples[row]]) for row in rows)
-        return [(batch["points"], batch["labels"]) for batch in batches]
+        device = self.setting.device
+        return [(batch["points"].to(device), batch["labels"].to(device)) for batch in batches]
 
     def calibration(self) -> list[PointTensor]:
         """Training scans as they are, for the statistics of norms."""
         self.datamodule.transforms = self.datamodule.mix = ()
-        batches = iter(self.datamodule.train_dataloader())
-        return [batch["points"] for batch in islice(batches, self.config["calibration"])]
+        batches = islice(self.datamodule.train_dataloader(), self.config["calibration"])
+        return [batch["points"].to(self.setting.device) for batch in batches]

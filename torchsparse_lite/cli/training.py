@@ -116,7 +116,11 @@ class RunCommand(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run", default=_RUN, help="folder of the run")
-        help_ = "checkpoint or file of weights to begin with" if self.name == "train" else SUPPRESS
+        help_ = (
+            "checkpoint or file of weights to begin with"
+            if self.name.endswith("train")
+            else SUPPRESS
+        )
         parser.add_argument("--init", type=str | None, default=None, help=help_)
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
 
@@ -142,6 +146,12 @@ class RunCommand(LightningCLI):
     def folder(self) -> Path:
         """Of the run."""
         return Path(self.config["run"])
+
+    def own_config(self) -> dict[str, Any]:
+        """What it takes to make the same network, scans and trainer again."""
+        text = self.parser.dump(self.config, skip_none=False, format="yaml")
+        config: dict[str, Any] = needs_extra("tsl", "yaml", "train").safe_load(text)
+        return {key: config[key] for key in ("seed_everything", "trainer", "model", "data")}
 
     def load(self, path: str | Path) -> None:
         """Weights of the network, out of a checkpoint or a file of a bare network."""
@@ -215,22 +225,17 @@ class TrainCommand(RunCommand):
         elif self.config["init"]:
             self.load(self.config["init"])
         if self.trainer.is_global_zero and last is None:
-            write_whole(self.name, self.folder / CONFIG, self._config_text().encode())
+            dump = needs_extra("tsl train", "yaml", "train").safe_dump
+            text = dump({**self.own_config(), "init": self.config["init"]}, sort_keys=False)
+            write_whole(self.name, self.folder / CONFIG, text.encode())
         keep_host_memory()
         self.trainer.fit(self.model, self.datamodule, ckpt_path=last, weights_only=True)
         self.report()
 
-    def _config_text(self) -> str:
-        """All that it takes to make the same network again, and to begin again."""
-        config = self.config.clone()
-        for key in ("config", "run", "resume"):
-            config.pop(key, None)
-        return str(self.parser.dump(config, skip_none=False, format="yaml"))
-
     def _check_config(self) -> None:
         """Raise unless the run that goes on is the one that was begun."""
         load = needs_extra("tsl train", "yaml", "train").safe_load
-        begun, given = load((self.folder / CONFIG).read_text()), load(self._config_text())
+        begun, given = load((self.folder / CONFIG).read_text()), self.own_config()
         bound = {
             "model": given["model"].keys(),
             "data": given["data"].keys() - {"root", "val", "predict", "workers"},

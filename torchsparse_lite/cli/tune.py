@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from torchsparse_lite.cli.contest import Contestant, Setting
+from torchsparse_lite.cli.contest import Contestant
 from torchsparse_lite.cli.progress import bar
+from torchsparse_lite.models.setting import Setting
 from torchsparse_lite.ops.gemm_tiles import gpu_of, write_tiles
 from torchsparse_lite.ops.tune_gemm import (
     Convolution,

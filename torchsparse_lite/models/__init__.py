@@ -27,6 +27,7 @@ from torchsparse_lite.models.pvcnn_shape import (
     PVCNNShape,
     PVStage,
 )
+from torchsparse_lite.models.setting import Setting
 from torchsparse_lite.models.spvcnn import SPVCNN, OnPoints, spvcnn
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Profile",
     "Propagation",
     "ResidualBlock",
+    "Setting",
     "Stage",
     "UNetShape",
     "bev_encoder",

@@ -15,7 +15,7 @@ from torchsparse_lite.errors import check_choice, needs_extra
 from torchsparse_lite.nas.arch import Arch
 from torchsparse_lite.nas.constraint import Fit
 from torchsparse_lite.nas.space import SearchSpace
-from torchsparse_lite.nas.storage import ARCH, is_complete
+from torchsparse_lite.nas.storage import ARCH, SCORES, is_complete
 
 __all__ = ["EVOLUTIONS", "Algorithm", "Evolution", "algorithm_of"]
 
@@ -153,8 +153,15 @@ class _Evolving(Algorithm):
         return self._fit(self._space.crossover(parents[one], parents[other], rng))
 
     def _parents(self, generations: Sequence[Any], sign: int) -> list[Arch]:
-        """The best so far, each once: those with the least score times ``sign``."""
-        seen = [trial for trial in generations if is_complete(trial)]
+        """The best so far, each once: those with the least score times ``sign``.
+
+        One that turned out to cost too much has no children.
+        """
+        seen = [
+            trial
+            for trial in generations
+            if is_complete(trial) and self._fit.is_kept(trial.user_attrs[SCORES])
+        ]
         seen.sort(key=lambda trial: (sign * trial.values[0], trial.number))
         ranked = list(dict.fromkeys(trial.user_attrs[ARCH] for trial in seen))
         return [Arch.from_json(text) for text in ranked[: self._evolution.parents]]

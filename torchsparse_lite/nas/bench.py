@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How long the parts of networks take on the machine at hand."""
+"""How long the parts of networks take on a device of the machine at hand."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from torchsparse_lite import nn as spnn
 from torchsparse_lite.coordinates import HALVING, Level
 from torchsparse_lite.manager import CoordinateManager
+from torchsparse_lite.models.setting import Setting
 from torchsparse_lite.nas.operations import Operation, geometry_of, maps_of
 from torchsparse_lite.nn.compose import shared_mlp
 from torchsparse_lite.point_grid import PointGrid, Size
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.tensor import SparseTensor, cat
+from torchsparse_lite.timing import between_ms, elapsed_ms, mark
 
 __all__ = ["VOXELIZE", "Bench", "WidthGrid", "measure_latency"]
 
@@ -30,11 +34,14 @@ _PASSES = 7
 _ONE_WIDTH = ("gather", "scatter", "join", "excite")
 
 
-def measure_latency(run: Callable[[], object], *, budget_s: float = 1.0, repeats: int = 5) -> float:
+def measure_latency(
+    run: Callable[[], object], device: torch.device, *, budget_s: float = 1.0, repeats: int = 5
+) -> float:
     """Milliseconds of a call: the median, after a call that is not counted.
 
     Args:
         run: to call.
+        device: where it computes.
         budget_s: seconds to spend, roughly.
         repeats: calls at least.
     """
@@ -42,9 +49,7 @@ def measure_latency(run: Callable[[], object], *, budget_s: float = 1.0, repeats
     samples: list[float] = []
     begun = time.perf_counter()
     while len(samples) < repeats or (time.perf_counter() - begun < budget_s and len(samples) < 200):
-        start = time.perf_counter()
-        run()
-        samples.append((time.perf_counter() - start) * 1e3)
+        samples.append(elapsed_ms(run, device))
     return statistics.median(samples)
 
 
@@ -80,15 +85,17 @@ class Bench:
     """Operations on a real scan.
 
     Args:
+        setting: where and in which type they run.
         scan: its points.
         voxel_size: edge length in metres, one number or one per axis.
         levels: tensor strides 1, 2, ..., ``2**(levels - 1)``.
     """
 
-    def __init__(self, scan: PointTensor, voxel_size: Size, levels: int) -> None:
-        self._scan = scan
+    def __init__(self, setting: Setting, scan: PointTensor, voxel_size: Size, levels: int) -> None:
+        self._setting = setting
+        self._scan = setting.place(scan)
         self._voxel_size = voxel_size
-        self._grid = PointGrid(scan, voxel_size)
+        self._grid = PointGrid(self._scan, voxel_size)
         self._levels = [self._grid.sites.level]
         manager = self._grid.sites.manager
         for _ in range(levels - 1):
@@ -106,16 +113,17 @@ class Bench:
     def _one_pass(
         self, needed: Sequence[tuple[str, int]]
     ) -> Iterator[tuple[tuple[str, int], float]]:
-        start = time.perf_counter()
+        device = self._setting.device
+        begin = mark(device)
         points = PointTensor(self._scan.feats, self._scan.coords, self._scan.batch_size)
         grid = PointGrid(points, self._voxel_size)
         grid.scatter(points.feats, grid.sites)
-        yield (VOXELIZE, 0), (time.perf_counter() - start) * 1e3
+        yield (VOXELIZE, 0), between_ms(begin, mark(device))
         levels = [grid.sites.level]
         for form, level in needed:
-            start = time.perf_counter()
+            begin = mark(device)
             self._make(grid, levels, form, level)
-            yield (form, level), (time.perf_counter() - start) * 1e3
+            yield (form, level), between_ms(begin, mark(device))
 
     def _make(self, grid: PointGrid, levels: list[Level], form: str, level: int) -> None:
         manager = CoordinateManager()  # another one each time: it would keep what forms share
@@ -157,18 +165,19 @@ class Bench:
     def _measure(self, kind: str, level: int, inputs: int, outputs: int, budget_s: float) -> float:
         run = self._run(kind, level, inputs, outputs)
         with torch.inference_mode():
-            return measure_latency(run, budget_s=budget_s, repeats=3)
+            return measure_latency(run, self._setting.device, budget_s=budget_s, repeats=3)
 
     def _run(self, kind: str, level: int, inputs: int, outputs: int) -> Callable[[], object]:
         name, _, form = kind.partition(":")
         points = self._scan
         if name in ("mlp", "linear", "scatter"):
-            points = points.replace_feats(torch.randn(len(points), inputs))
+            points = points.replace_feats(self._feats(len(points), inputs))
         if name in ("mlp", "linear"):
-            layer = shared_mlp(inputs, outputs) if name == "mlp" else spnn.Linear(inputs, outputs)
-            return lambda: layer.eval()(points)
+            made = shared_mlp(inputs, outputs) if name == "mlp" else spnn.Linear(inputs, outputs)
+            layer = self._placed(made)
+            return lambda: layer(points)
         finer, manager = self._levels[level], self._grid.sites.manager
-        x = SparseTensor.from_level(torch.randn(len(finer), inputs), finer, manager)
+        x = SparseTensor.from_level(self._feats(len(finer), inputs), finer, manager)
         if name == "gather":
             return lambda: self._grid.gather(x)
         if name == "scatter":
@@ -177,22 +186,29 @@ class Bench:
             half = x.replace_feats(x.feats[:, : inputs // 2].contiguous())
             return lambda: cat([half, half])
         if name == "excite":
-            excite = spnn.SqueezeExcitation(inputs)
+            excite = self._placed(spnn.SqueezeExcitation(inputs))
             return lambda: excite(x)
         if name in ("down", "up"):
-            conv = spnn.Conv3d(inputs, outputs, 2, 2, transposed=name == "up")
+            conv = self._placed(spnn.Conv3d(inputs, outputs, 2, 2, transposed=name == "up"))
             if name == "down":
                 return lambda: conv(x, relu=True)
             coarse = self._levels[level + 1]
-            y = SparseTensor.from_level(torch.randn(len(coarse), inputs), coarse, manager)
+            y = SparseTensor.from_level(self._feats(len(coarse), inputs), coarse, manager)
             return lambda: conv(y, finer, relu=True)
         geometry, groups = geometry_of(form), 1
         if name == "depthwise":
             inputs = groups = outputs
-            x = x.replace_feats(torch.randn(len(finer), outputs))
+            x = x.replace_feats(self._feats(len(finer), outputs))
         size, taps = geometry.kernel_size, geometry.taps
-        conv = spnn.Conv3d(inputs, outputs, size, groups=groups, taps=taps)
+        conv = self._placed(spnn.Conv3d(inputs, outputs, size, groups=groups, taps=taps))
         return lambda: conv(x, relu=True)
+
+    def _feats(self, rows: int, channels: int) -> Tensor:
+        options: Any = {"device": self._setting.device, "dtype": self._setting.dtype}
+        return torch.randn(rows, channels, **options)
+
+    def _placed(self, layer: nn.Module) -> nn.Module:
+        return layer.to(self._setting.device, self._setting.dtype).eval()
 
 
 def _up_to(widths: Sequence[int], most: int) -> list[int]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torchsparse_lite.errors import refuse
@@ -20,16 +20,22 @@ class Constraint:
     Attributes:
         name: of the cost, with its unit.
         limit: the most.
-        cost: of an architecture.
+        cost: of an architecture, known before it is looked at.
+        score: by name, what looking at it tells of the same cost, if that can be more.
     """
 
     name: str
     limit: float
     cost: Callable[[Arch], float]
+    score: str | None = None
 
     def is_met(self, arch: Arch) -> bool:
         """Whether the architecture costs no more."""
         return self.cost(arch) <= self.limit
+
+    def is_kept(self, scores: Mapping[str, float]) -> bool:
+        """Whether an architecture with these scores costs no more, now that it was looked at."""
+        return self.score is None or scores[self.score] <= self.limit
 
 
 class Fit:
@@ -60,6 +66,10 @@ class Fit:
             return arch
         fitting = self._space.repair(arch, self._constraint.is_met, fill=fill)
         return self._cheapest if fitting is None else fitting
+
+    def is_kept(self, scores: Mapping[str, float]) -> bool:
+        """Whether an architecture with these scores still meets the constraint."""
+        return self._constraint is None or self._constraint.is_kept(scores)
 
 
 def _meeting(constraint: Constraint, space: SearchSpace) -> Arch:

@@ -68,7 +68,7 @@ def count_scans(
                 level = manager.strided(level, HALVING)
             counts = manager.submanifold(level, _REACH).tap_ptr.diff()
             voxels[depth] += len(level)
-            neighbors[depth] += counts.view(5, 5, 5).numpy()
+            neighbors[depth] += counts.view(5, 5, 5).cpu().numpy()
         points.append(len(scan))
     if not points:
         refuse("count_scans: scans", "at least one", "none", "Give scans like those to come.")

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from torchsparse_lite import nn as spnn
 from torchsparse_lite.errors import refuse
-from torchsparse_lite.machine import describe_machine
+from torchsparse_lite.models.setting import HERE, Setting
 from torchsparse_lite.models.spvcnn import SPVCNN, as_spvcnn
 from torchsparse_lite.nas.arch import Arch
 from torchsparse_lite.nas.bench import VOXELIZE, Bench, WidthGrid, measure_latency
@@ -37,7 +36,7 @@ class LatencyTable:
     """Times of the parts of networks, and what a network is predicted to take.
 
     Attributes:
-        machine: on which it was measured.
+        machine: on which it was measured, and how, as :meth:`Setting.describe` has it.
         threads: of torch.
         operations: by voxel size, kind and level.
         maps: milliseconds of each kernel map, by voxel size, form and level.
@@ -117,16 +116,19 @@ class LatencyTable:
         write_whole("LatencyTable.save", Path(path), (json.dumps(content) + "\n").encode())
 
     @classmethod
-    def load(cls, path: str | Path, *, anywhere: bool = False) -> LatencyTable:
+    def load(
+        cls, path: str | Path, here: Setting = HERE, *, anywhere: bool = False
+    ) -> LatencyTable:
         """Read a table.
 
         Args:
             path: of the file.
-            anywhere: take it even if another machine or number of threads measured it.
+            here: the device and the type that it is to be of.
+            anywhere: take it even if it is of another machine, device, type or number of threads.
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: it is no table, or from another machine.
+            ValueError: it is no table, or of another machine.
         """
         path = Path(path)
         if not path.is_file():
@@ -160,18 +162,22 @@ class LatencyTable:
             remedy = "Measure it again: tsl search profile."
             refuse(f"LatencyTable.load: {path}", "a latency table", repr(wrong), remedy)
         if not anywhere:
-            table._check_machine(path)
+            table._check_machine(path, here)
         return table
 
-    def _check_machine(self, path: Path) -> None:
-        here = {**describe_machine(), "threads": str(torch.get_num_threads())}
+    def _check_machine(self, path: Path, setting: Setting) -> None:
+        here = {**setting.describe(), "threads": str(torch.get_num_threads())}
         there = {**self.machine, "threads": str(self.threads)}
-        other = [f"{key} {there.get(key)}" for key in here if there.get(key) != here[key]]
+        other = [key for key in {**here, **there} if here.get(key) != there.get(key)]
         if other:
+            own, found = (
+                ", ".join(f"{key} {values.get(key, 'none')}" for key in other)
+                for values in (here, there)
+            )
             refuse(
                 f"LatencyTable.load: {path}",
-                f"of this machine ({', '.join(here[key.split()[0]] for key in other)})",
-                ", ".join(other),
+                f"of this machine ({own})",
+                found,
                 "Measure one here: tsl search profile. To search for the other machine, take it "
                 "with anywhere=True.",
             )
@@ -189,6 +195,7 @@ def _plain(items: Iterable[Any], text: str, count: int) -> Iterable[Any]:
 def profile_latency(
     space: SearchSpace,
     scan: PointTensor,
+    setting: Setting = HERE,
     *,
     networks: int = 12,
     seed: int = 0,
@@ -201,6 +208,7 @@ def profile_latency(
     Args:
         space: of SPVCNNs.
         scan: a typical one; one is in a batch at a time.
+        setting: where and in which type they run, fused.
         networks: drawn at random, to fit factor and offset to.
         seed: of the draw.
         budget_s: seconds for each size of each part.
@@ -211,39 +219,42 @@ def profile_latency(
     maps: dict[tuple[str, str, int], float] = {}
     for network, most in _largest_parts(space, options):
         size = _size_of(network)
-        bench = Bench(scan, network.voxel_size, len(network.unet.down) + 1)
+        bench = Bench(setting, scan, network.voxel_size, len(network.unet.down) + 1)
         for key, ms in bench.maps(most).items():
             form, level = key
             maps[size, form, level] = ms
         for part in progress(most, f"voxels of {size} m", len(most)):
             operations[size, part.kind, part.level] = bench.grid(part, budget_s)
-    table = LatencyTable(describe_machine(), torch.get_num_threads(), operations, maps)
+    table = LatencyTable(setting.describe(), torch.get_num_threads(), operations, maps)
     rng = np.random.default_rng(seed)
     drawn = [space.sample(rng) for _ in range(networks)]
     sums, measured = [], []
     for arch in progress(drawn, "whole networks", networks):
         whole = space.build(arch, **options)
         sums.append(table._sum(whole))
-        measured.append(network_latency(whole, scan))
+        measured.append(network_latency(whole, scan, setting))
     factor, offset = _fitted(np.array(sums), np.array(measured))
     return replace(table, factor=factor, offset_ms=offset)
 
 
-def network_latency(network: nn.Module, scan: PointTensor, *, budget_s: float = 1.0) -> float:
-    """Milliseconds of a network, fused, on one scan that is new to it: the median.
+def network_latency(
+    network: nn.Module, scan: PointTensor, setting: Setting = HERE, *, budget_s: float = 1.0
+) -> float:
+    """Milliseconds of a network on one scan that is new to it: the median.
 
     Args:
-        network: takes a PointTensor; left in evaluation.
+        network: takes a PointTensor; left as it is.
         scan: its points.
+        setting: where and how it is run.
         budget_s: seconds to spend, roughly.
     """
-    fused = spnn.fuse(network.eval())
+    ready, points = setting.ready(network), setting.place(scan)
 
     def run() -> None:
         with torch.inference_mode():
-            fused(PointTensor(scan.feats, scan.coords, scan.batch_size))
+            ready(PointTensor(points.feats, points.coords, points.batch_size))
 
-    return measure_latency(run, budget_s=budget_s)
+    return measure_latency(run, setting.device, budget_s=budget_s)
 
 
 def _fitted(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:

@@ -14,15 +14,16 @@ __all__ = ["draw_search"]
 
 
 def draw_search(
-    results: Mapping[str, SearchResult], path: Path, *, limit_ms: float, is_measured: bool = False
+    results: Mapping[str, SearchResult], path: Path, *, cost: str, label: str, limit: float
 ) -> None:
-    """Trials by latency and score, the front of each search in these two, and the limit.
+    """Trials by cost and accuracy, the front of each search in these two, and the limit.
 
     Args:
-        results: by the name of the algorithm; trials with scores "latency_ms" and "miou".
+        results: by the name of the algorithm; trials with the cost and "miou" among their scores.
         path: of the PNG.
-        limit_ms: on the latency.
-        is_measured: whether latencies were measured, or predicted.
+        cost: name of the score that is limited.
+        label: of its axis.
+        limit: of it.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -30,14 +31,14 @@ def draw_search(
     plt = needs_extra("draw_search", "matplotlib.pyplot", "viz")
     figure, axes = plt.subplots(figsize=(8, 5))
     for (name, result), color in zip(results.items(), ("tab:blue", "tab:orange"), strict=False):
-        x = [found.scores["latency_ms"] for found in result.trials]
+        x = [found.scores[cost] for found in result.trials]
         y = [found.scores["miou"] for found in result.trials]
         axes.scatter(x, y, s=12, alpha=0.35, color=color)
-        in_two = replace(result, objectives={"miou": True, "latency_ms": False})
-        front = sorted((f.scores["latency_ms"], f.scores["miou"]) for f in in_two.pareto)
+        in_two = replace(result, objectives={"miou": True, cost: False})
+        front = sorted((f.scores[cost], f.scores["miou"]) for f in in_two.pareto)
         axes.step(*zip(*front, strict=True), where="post", color=color, label=f"{name}: front")
-    axes.axvline(limit_ms, color="gray", linestyle="--", label=f"limit {limit_ms:g} ms")
-    axes.set_xlabel(f"{'measured' if is_measured else 'predicted'} latency in ms")
+    axes.axvline(limit, color="gray", linestyle="--", label=f"limit {limit:g}")
+    axes.set_xlabel(label)
     axes.set_ylabel("mean IoU of the subnet")
     axes.legend()
     axes.grid(visible=True, alpha=0.3)

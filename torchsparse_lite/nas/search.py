@@ -105,7 +105,8 @@ def search(
         evaluate: the scores of an architecture; called once for each.
         objectives: name of each score that counts, and whether more is better. Evolution goes by
             the first one.
-        trials: architectures to look at, those of all processes together.
+        trials: architectures to look at, those of all processes together. More than before goes
+            on; an evolution keeps its population then, so say which one it had.
         algorithm: a key of :data:`~torchsparse_lite.nas.algorithms.EVOLUTIONS`, "nsga2" for all
             objectives together, or "random".
         population: of an evolution; by default that of the paper or, if there are few trials, so
@@ -120,7 +121,7 @@ def search(
         progress: called after each architecture with its number and the number of all.
 
     Returns:
-        Everything that was looked at under this name.
+        The first ``trials`` that were looked at under this name.
 
     Raises:
         ValueError: an unknown algorithm; a constraint that no architecture can meet; a search of
@@ -154,7 +155,7 @@ def search(
             study.tell(trial, arch.to_json(), known[arch])
             if progress is not None:
                 progress(len(before) + 1, trials, Found(arch, known[arch]))
-    return SearchResult(tuple(seen.trials()), dict(objectives))
+    return SearchResult(tuple(seen.trials()[:trials]), dict(objectives))
 
 
 class _Seen:

@@ -19,7 +19,7 @@ from torchsparse_lite import nn as spnn
 from torchsparse_lite.channels import parts_of
 from torchsparse_lite.errors import Triple, refuse
 
-__all__ = ["Channels", "Layout", "Taps", "layouts_of", "take", "union"]
+__all__ = ["Channels", "Layout", "Taps", "holds", "layouts_of", "take", "union"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,12 @@ class Channels:
     def joined(self, other: Channels) -> Channels:
         """The wider of each part."""
         return Channels(tuple(max(a, b) for a, b in zip(self.parts, other.parts, strict=True)))
+
+    def holds(self, part: Channels) -> bool:
+        """Whether each part of the other is no wider."""
+        return len(self.parts) == len(part.parts) and all(
+            count <= most for count, most in zip(part.parts, self.parts, strict=True)
+        )
 
     def rows_of(self, part: Channels) -> list[int]:
         """Where a narrower axis lies in this one: the leading channels of each part."""
@@ -56,6 +62,10 @@ class Taps:
     def joined(self, other: Taps) -> Taps:
         """All offsets of both."""
         return Taps(tuple(sorted({*self.offsets, *other.offsets})))
+
+    def holds(self, part: Taps) -> bool:
+        """Whether it has all offsets of the other."""
+        return {*part.offsets} <= {*self.offsets}
 
     def rows_of(self, part: Taps) -> list[int]:
         """Where the taps of a smaller kernel are."""
@@ -122,6 +132,13 @@ def _joined(name: str, one: Layout, other: Layout) -> Layout:
         refuse(f"union: {name}", "of one kind in all networks", f"{one} and {other}", remedy)
     pairs: Any = zip(one, other, strict=True)
     return tuple(a.joined(b) for a, b in pairs)
+
+
+def holds(whole: Layout, part: Layout) -> bool:
+    """Whether a tensor of the first layout has all numbers of one of the second."""
+    axes: Any = zip(whole, part, strict=False)
+    same = [type(axis) for axis in whole] == [type(axis) for axis in part]
+    return same and all(have.holds(want) for have, want in axes)
 
 
 def take(tensor: Tensor, whole: Layout, part: Layout) -> Tensor:

@@ -109,13 +109,13 @@ class SearchSpace:
         """
         unknown = values.keys() - self.by_name.keys()
         if unknown:
-            rule, remedy = "genes of the space", "Compare with the names in space.genes."
-            refuse(f"SearchSpace {self.name}: genes", rule, sorted(unknown), remedy)
+            rule, remedy = f"genes of space {self.name}", "Compare with the names in space.genes."
+            refuse("SearchSpace.arch: values", rule, sorted(unknown), remedy)
 
         def choose(gene: Gene) -> Value:
             if gene.name not in values:
-                where = f"SearchSpace {self.name}: {gene.name}"
-                refuse(where, "given", "nothing", "Give all genes that matter.")
+                remedy = "Give all genes that matter."
+                refuse(f"SearchSpace.arch: {gene.name}", "given", "nothing", remedy)
             return values[gene.name]
 
         return self._arch(choose)
@@ -129,7 +129,7 @@ class SearchSpace:
                 if value not in gene.options:
                     rule = f"one of {', '.join(map(str, gene.options))}"
                     remedy = "Choose an option of the gene."
-                    refuse(f"SearchSpace {self.name}: {gene.name}", rule, value, remedy)
+                    refuse(f"SearchSpace.arch: {gene.name}", rule, value, remedy)
                 # That of the gene: 2.0 is equal to 2, and not the same in JSON.
                 chosen[gene.name] = gene.options[gene.options.index(value)]
         return Arch(self.name, tuple(chosen.items()))
@@ -139,10 +139,12 @@ class SearchSpace:
         if arch.space != self.name:
             remedy = "Take the space that it was made for."
             refuse("SearchSpace.validate: arch", f"of space {self.name}", arch.space, remedy)
-        if self.arch(arch) != arch:
+        plain = self.arch(arch)
+        if plain != arch:
             remedy = "Make it with SearchSpace.arch, which leaves out what does not matter."
-            idle = sorted(arch.keys() - self.arch(arch).keys())
-            refuse("SearchSpace.validate: arch", "without idle genes", idle, remedy)
+            rule = "of the genes that matter, in the order of the space"
+            actual = sorted(arch.keys() - plain.keys()) or "another order or type"
+            refuse("SearchSpace.validate: arch", rule, actual, remedy)
 
     def sample(self, rng: Generator) -> Arch:
         """Draw every gene; the same for generators in the same state."""

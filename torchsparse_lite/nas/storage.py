@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
@@ -55,7 +56,8 @@ class SharedStudy:
     def __init__(self, storage: str | None, name: str, settings: Mapping[str, Any]) -> None:
         self._objectives = list(settings["objectives"])
         self._study = _opened(storage, name, settings["objectives"].values())
-        self._worker = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._host = _host()
+        self._worker = f"{self._host}:{os.getpid()}:{uuid4().hex[:8]}"
         self._pulses: dict[str, tuple[Any, float]] = {}
         given = json.loads(json.dumps(settings))
         before = self._study.user_attrs.get(_SETTINGS)
@@ -67,7 +69,7 @@ class SharedStudy:
     def _refuse_others(self, name: str, before: dict[str, Any], given: dict[str, Any]) -> None:
         other = [key for key in {**before, **given} if before.get(key) != given.get(key)]
         begun, now = ({key: values.get(key) for key in other} for values in (before, given))
-        remedy = "Take another name or another storage."
+        remedy = "Go on with what it was begun with, or take another name or another storage."
         refuse(f"search: {' and '.join(sorted(other))}", f"as in {name!r}: {begun}", now, remedy)
 
     @contextmanager
@@ -174,7 +176,7 @@ class SharedStudy:
         if worker == self._worker:
             return False
         host, _, rest = worker.partition(":")
-        if host == socket.gethostname() and not _is_alive(int(rest.partition(":")[0])):
+        if host == self._host and not _is_alive(int(rest.partition(":")[0])):
             return True
         # Without a worker it was killed at once, or is just about to write who it is.
         key, pulse = worker or f"trial {trial.number}", pulses.get(_PULSE + worker)
@@ -216,6 +218,15 @@ def _created(optuna: Any, **options: Any) -> Any:
                 raise
             time.sleep(0.2 * (attempt + 1))
     return None
+
+
+def _host() -> str:
+    """Where the number of a process means that process: a boot of a machine, a container on it."""
+    marks = [socket.gethostname()]
+    with suppress(OSError):
+        marks.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        marks.append(str(os.stat("/proc/self/ns/pid").st_ino))
+    return "/".join(marks)
 
 
 def _is_alive(process: int) -> bool:

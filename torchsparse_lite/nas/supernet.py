@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.nas.arch import Arch
-from torchsparse_lite.nas.sharing import layouts_of, take, union
+from torchsparse_lite.nas.sharing import holds, layouts_of, take, union
 from torchsparse_lite.nas.space import SearchSpace
 from torchsparse_lite.nas.spaces import search_space
 
@@ -61,10 +61,11 @@ class Supernet(nn.Module):
     def _keep_new(self, arch: Arch, network: nn.Module) -> None:
         """Initialise what this network has at full size and no earlier one had."""
         layouts = layouts_of(network)
+        known = self.tensors.keys()
         new = [
             name
             for name, layout in layouts.items()
-            if layout == self.layouts[name] and name not in self.tensors
+            if layout == self.layouts[name] and name not in known
         ]
         if not new:
             return
@@ -101,14 +102,19 @@ class Supernet(nn.Module):
             arch: of the space.
 
         Raises:
-            ValueError: it is none of the space, or has a layer that no structure of it has.
+            ValueError: it is none of the space, or has a layer that its structures have not, or
+                not as large.
         """
         network = self._skeleton(arch)
         wanted = layouts_of(network)
-        foreign = wanted.keys() - self.layouts.keys()
+        foreign = [
+            name
+            for name, layout in wanted.items()
+            if name not in self.layouts or not holds(self.layouts[name], layout)
+        ]
         if foreign:
             remedy = "Add a structure that has it to the space."
-            rule = f"a layer that a structure of space {self.space.name} has"
+            rule = f"of layers that the structures of space {self.space.name} have in full"
             refuse("Supernet.set_active_subnet: arch", rule, min(foreign), remedy)
         self._active = arch
         self._wanted = wanted
@@ -150,11 +156,12 @@ class Supernet(nn.Module):
             tensor.copy_(given[name])
 
     def get_active_subnet(self) -> nn.Module:
-        """The active subnet as a plain network with weights of its own.
+        """The active subnet as a plain network with weights of its own, where the supernet is.
 
         It is in training or evaluation as the supernet is. Its norms have the statistics of all
         subnets; give it its own with :func:`~torchsparse_lite.nas.calibrate.recalibrate`.
         """
+        parts = {name: part.detach().clone() for name, part in self._parts().items()}
         network = self.space.build(self._active, **self.options)
-        network.load_state_dict({n: part.detach().clone() for n, part in self._parts().items()})
+        network.to(next(iter(parts.values())).device).load_state_dict(parts)
         return network.train(self.training)

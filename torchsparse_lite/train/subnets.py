@@ -188,7 +188,7 @@ class SubnetScores:
     The scans' kernel maps are kept and serve all subnets.
 
     Args:
-        supernet: trained.
+        supernet: trained; the scans are where it is.
         calibration: batches of training points for the statistics of norms.
         validation: points of a scan, and the label of each.
         num_classes: K.
@@ -226,7 +226,7 @@ class SubnetScores:
         Args:
             network: an SPVCNN, or one that takes a PointTensor; gives scores (N, K).
         """
-        confusion = confusion_matrix(self.num_classes)
+        confusion = confusion_matrix(self.num_classes).to(self._validation[0][1].device)
         network = fuse(network)
         with torch.inference_mode():
             for grids, labels in self._validation:

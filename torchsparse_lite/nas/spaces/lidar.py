@@ -38,6 +38,8 @@ _KERNELS: Mapping[str, Kernel] = {
     "5x5x5": Kernel("5x5x5"),
 }
 """Forms and taps of kernels, from cheap to dear."""
+_PARTS = ("3x3x3/7", "3x1x1", "3x3x3/15", "3x3x3/19")
+"""Those that do not hold the taps of all cubes before them."""
 _BLOCKS = ("depthwise", "bottleneck", "residual")
 
 
@@ -62,13 +64,14 @@ def lidar(
         voxel_sizes: edge lengths in metres, from cheap to dear.
         flatter: factors on the height of voxels, from cheap to dear.
         kernels: of "3x3x3/7", "3x1x1", "3x3x3/15", "3x3x3/19", "3x3x3" and "5x5x5": edges and taps,
-            or three lines; in any order, as the others here.
+            or three lines; in any order, as the others here. 15 taps beside 19 need one that
+            holds both.
         blocks: of "depthwise", "bottleneck" and "residual".
         between: channels of a second layer in the point branch, where there is one.
 
     Raises:
-        ValueError: a kernel or block that there is not, a number that is not positive, or nothing
-            to choose from.
+        ValueError: a kernel or block that there is not, kernels that none holds, a number that is
+            not positive, or nothing to choose from.
     """
     check_positive("lidar", quantum=quantum, width=width, deepest=deepest)
     voxel_sizes = _numbers("voxel_sizes", voxel_sizes)[::-1]
@@ -97,6 +100,9 @@ def lidar(
         *(_points_gene(meeting, between) for meeting in _MEETINGS),
     ]
     forms = [_kernels_at(number, len(names), kernels) for number in range(len(names))]
+    if any({"3x3x3/15", "3x3x3/19"} <= {*own} <= {*_PARTS} for own in forms):
+        rule, remedy = "with one that holds the taps of all at every stage", "Add 3x3x3."
+        refuse("lidar: kernels", rule, ", ".join(kernels), remedy)
     for name, most, before, own in zip(names, high, (most_stem, *high), forms, strict=False):
         depths = tuple(range(1 if name.startswith("down") else 0, deepest + 1))
         sizes = size_genes(name, most // 2, most, before=before, depths=depths, quantum=quantum)

@@ -128,7 +128,8 @@ def pruning(
             **options,
         )
 
-    text = json.dumps([shape, quantum, least], sort_keys=True)
+    beside = [voxel_size, list(meetings), point_widths or {}]
+    text = json.dumps([shape, *beside, quantum, least], sort_keys=True)
     name = f"pruning-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return SearchSpace(name, tuple(genes()), network)
 
