@@ -147,6 +147,24 @@ def test_a_network_of_points_gives_the_same(name):
         assert_same(played(recording, x), eager(network, x))
 
 
+class Converts(nn.Module):
+    """The dtype changes on the way."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x.float().to(torch.float64, non_blocking=True))
+
+
+def test_points_whose_dtype_changes_on_the_way_keep_their_dead_rows():
+    network = Converts(ON_POINTS["spvcnn"]).eval()
+    recording = recorded(network, points(20))
+    for x in (points(20), points(15, seed=1)):
+        assert_same(played(recording, x), eager(network, x))
+
+
 def test_sites_and_managers_of_the_input_stay():
     x = voxels(30)
     y = played(recorded(ON_VOXELS["minkunet"], x), x)

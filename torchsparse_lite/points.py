@@ -117,11 +117,17 @@ class PointTensor(Features):
     def to(self, *args: Any, **kwargs: Any) -> PointTensor:
         """Move or convert, as ``torch.Tensor.to``; a dtype applies to the features only."""
         feats = self.feats.to(*args, **kwargs)
-        return PointTensor(feats, self.coords.to(feats.device), self.batch_size)
+        check_feats("PointTensor.to", feats)
+        non_blocking = bool(kwargs.get("non_blocking"))
+        return self._copied(feats, self.coords.to(feats.device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PointTensor:
         """Copy into page-locked memory, as a DataLoader does."""
-        return PointTensor(self.feats.pin_memory(), self.coords.pin_memory(), self.batch_size)
+        return self._copied(self.feats.pin_memory(), self.coords.pin_memory())
+
+    def _copied(self, feats: Tensor, coords: Tensor) -> PointTensor:
+        """The same points with their arrays in other memory."""
+        return PointTensor.of_checked(feats, coords, self.batch_size, self.sizes)
 
     def __repr__(self) -> str:
         return (
