@@ -199,6 +199,13 @@ def test_what_does_not_fit_is_noticed_and_the_next_input_is_right():
     assert_same(played(recording, example), eager(network, example))
 
 
+def test_there_is_room_for_all_that_a_dilated_kernel_reaches():
+    """From an even place it reaches as many sites as it has taps."""
+    network = trained(spnn.Sequential(spnn.Conv3d(CHANNELS, 8, 3, stride=2, dilation=2)))
+    x = scattered(100)
+    assert_same(played(recorded(network, x), x), eager(network, x))
+
+
 def test_a_point_without_coordinates_goes_the_usual_way():
     """Which then says what is wrong with it."""
     network, x = ON_POINTS["spvcnn"], points(20)
