@@ -22,6 +22,7 @@ from torchsparse_lite.deploy.recording import Recording
 from torchsparse_lite.models.blocks import DepthwiseBlock
 from torchsparse_lite.models.minkunet import minkunet
 from torchsparse_lite.models.spvcnn import spvcnn
+from torchsparse_lite.sizes import Capacities
 
 CHANNELS = 4
 
@@ -187,6 +188,17 @@ def scattered(count):
     coords = torch.stack([rows * 0, rows // 64 * 8, rows % 64 * 8, rows * 0], dim=1)
     coords = coords[clouds.morton_order(coords)]
     return tsl.SparseTensor(torch.ones(count, CHANNELS).double(), coords, batch_size=2)
+
+
+def test_other_coordinates_on_a_grid_with_room_have_room():
+    x = voxels(5)
+    level = x.level.like(x.coords, is_morton=True, sizes=Capacities(x.device, 1.5))
+    bounded = level.like(x.coords, is_morton=True, spatial_shape=(9, 9, 9))
+    unbounded = tsl.SparseTensor.from_level(x.feats, level, x.manager)
+    x = tsl.SparseTensor.from_level(x.feats, bounded, x.manager)
+    for made in (tsl.cat([x, unbounded]), x + unbounded, x.to("meta")):
+        assert made.sizes is level.sizes
+        assert made.level not in (bounded, level)
 
 
 def test_what_does_not_fit_is_noticed_and_the_next_input_is_right():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchsparse_lite.coordinates import Level, batch_size_of
+from torchsparse_lite.coordinates import batch_size_of
 from torchsparse_lite.errors import check_type, refuse
 from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.points import PointTensor
@@ -43,12 +43,10 @@ def sparse_collate(tensors: Iterable[SparseTensor]) -> SparseTensor:
     for name in ("stride", "num_channels", "device", "dtype", "spatial_shape"):
         _check_one("sparse_collate: tensors", name, [getattr(tensor, name) for tensor in tensors])
     batch_size = batch_size_of("sparse_collate", sum(tensor.batch_size for tensor in tensors))
-    level = Level(
+    level = first.level.like(
         torch.cat([_shifted(tensor.coords, n) for tensor, n in _numbered(tensors)]),
-        first.stride,
-        spatial_shape=first.spatial_shape,
-        batch_size=batch_size,
         is_morton=all(tensor.level.is_morton for tensor in tensors),
+        batch_size=batch_size,
     )
     feats = torch.cat([tensor.feats for tensor in tensors])
     return SparseTensor.from_level(feats, level, CoordinateManager())

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from torchsparse_lite.kernel_map import ConvGeometry, NeighborTable
 from torchsparse_lite.ops.coords import MAX_BATCH_SIZE, check_range
 from torchsparse_lite.ops.room import live
 from torchsparse_lite.sizes import EXACT, Sizes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["CUBE", "HALVING", "HashTable", "Level", "batch_size_of", "check_coords"]
 
@@ -136,6 +139,15 @@ class _Cells(NamedTuple):
     child_mask: Tensor
 
 
+class _About(TypedDict, total=False):
+    """What is told of a level besides its coordinates and their order."""
+
+    stride: Triple
+    spatial_shape: Triple | None
+    batch_size: int
+    sizes: Sizes
+
+
 class Level:
     """One set of unique coordinates at one tensor stride. Compared by identity.
 
@@ -165,6 +177,24 @@ class Level:
         self.spatial_shape = spatial_shape
         self.batch_size = batch_size
         self.is_morton = ops.is_morton_ordered(coords) if is_morton is None else is_morton
+
+    def like(self, coords: Tensor, *, is_morton: bool | None, **changes: Unpack[_About]) -> Level:
+        """The same grid with other coordinates.
+
+        Args:
+            coords: see :class:`Level`.
+            is_morton: see :class:`Level`.
+            **changes: what is not as in this level: ``stride``, ``spatial_shape``, ``batch_size``,
+                ``sizes``.
+        """
+        about: _About = {
+            "stride": self.stride,
+            "spatial_shape": self.spatial_shape,
+            "batch_size": self.batch_size,
+            "sizes": self.sizes,
+        }
+        about.update(changes)
+        return Level(coords, is_morton=is_morton, **about)
 
     @property
     def coords(self) -> Tensor:
@@ -203,14 +233,8 @@ class Level:
         found = self.sizes.sites(len(self), ops.coarsen, self.coords)
         coarse, parent, child_ptr, child_mask = found
         x, y, z = self.stride
-        level = Level(
-            coarse,
-            (2 * x, 2 * y, 2 * z),
-            spatial_shape=None,
-            batch_size=self.batch_size,
-            is_morton=True,
-            sizes=self.sizes,
-        )
+        stride = 2 * x, 2 * y, 2 * z
+        level = self.like(coarse, is_morton=True, stride=stride, spatial_shape=None)
         return _Cells(level, parent, child_ptr, child_mask)
 
     @cached_property

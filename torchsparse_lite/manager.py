@@ -187,14 +187,7 @@ class CoordinateManager:
         if cells is not None and coords is cells.level.coords and shape is None:
             level: Level = cells.level
         else:
-            level = Level(
-                coords,
-                stride,
-                spatial_shape=shape,
-                batch_size=parent.batch_size,
-                is_morton=True,
-                sizes=parent.sizes,
-            )
+            level = parent.like(coords, is_morton=True, stride=stride, spatial_shape=shape)
         self._made_from[level] = parent
         return level
 
