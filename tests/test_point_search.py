@@ -294,3 +294,17 @@ def test_numbers_of_numpy_are_numbers():
         3,
         2,
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_of_weights_are_summed_in_float32(dtype):
+    """Products of two halves can be more than a half can hold."""
+    values = 300 * clouds.random_values(6, 40, dtype=dtype)
+    feats, grad = values.split([4, 2])
+    index = torch.tensor([[0, 3, -1], [2, 2, 1]])
+    weight = torch.ones(2, 3, requires_grad=True)
+    tsl.ops.interpolate(feats, index, weight).backward(grad)
+    rows = feats.double()[index.clamp_min(0)] * (index >= 0).unsqueeze(2)
+    wanted = (rows * grad.double().unsqueeze(1)).sum(2)
+    clouds.assert_close(weight.grad, wanted, tolerance=1e-6)
+    assert not weight.grad[0, 2]
