@@ -26,7 +26,7 @@ from torchsparse_lite.sizes import EXACT, Sizes
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["CUBE", "HALVING", "HashTable", "Level", "batch_size_of", "check_coords"]
+__all__ = ["CUBE", "HALVING", "HashTable", "Level", "batch_size_of", "check_coords", "version_of"]
 
 CUBE = ConvGeometry.same(3)
 HALVING = ConvGeometry((2, 2, 2), (2, 2, 2))
@@ -139,6 +139,11 @@ class _Cells(NamedTuple):
     child_mask: Tensor
 
 
+def version_of(coords: Tensor) -> int | None:
+    """A number that rises with each change in place; None in inference mode, where none is kept."""
+    return None if coords.is_inference() else coords._version
+
+
 class _About(TypedDict, total=False):
     """What is told of a level besides its coordinates and their order."""
 
@@ -172,7 +177,7 @@ class Level:
     ) -> None:
         self._coords = coords
         self.sizes = sizes
-        self._version = None if coords.is_inference() else coords._version
+        self._version = version_of(coords)
         self.stride = stride
         self.spatial_shape = spatial_shape
         self.batch_size = batch_size
