@@ -465,7 +465,7 @@ def test_what_the_compiled_module_refuses():
         ({"numbers": (1,)}, "part_tables must be -1 to 0"),
         ({"numbers": (-2,)}, "part_tables must be -1 to 0"),
         ({"numbers": (-1,)}, "tables must each be read by a part"),
-        ({}, "out must be on device"),
+        ({}, "out must be on cuda, got cpu"),
     ):
         with pytest.raises(ValueError, match=f"implicit_gemm: {words}"):
             call(**wrong)

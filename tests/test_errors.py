@@ -958,6 +958,54 @@ CLOUD = (torch.arange(2), PTR)
         ["nearest_points: index"],
         lambda: ops.nearest_points(XYZ, CLOUD, XYZ, PTR * 0, k=0),
     ),
+    (
+        "position dtype",
+        TypeError,
+        ["furthest_points: xyz", "float16"],
+        lambda: ops.furthest_points(XYZ.half(), CLOUD, PTR),
+    ),
+    (
+        "searched dtype",
+        TypeError,
+        ["ball_query: xyz", "float16"],
+        lambda: ops.ball_query(XYZ.half(), CLOUD, XYZ.half(), PTR * 0, radius=1.0, max_neighbors=1),
+    ),
+    (
+        "corner dtype",
+        TypeError,
+        ["corners: xyz", "float32 or float64", "float16"],
+        lambda: C.corners(
+            ops.hash_build(SITES),
+            XYZ.half(),
+            SITES,
+            *[(1.0,) * 3] * 3,
+            0.0,
+            True,
+            torch.zeros(2, 8, dtype=torch.int64),
+            torch.zeros(2, 8).half(),
+            1,
+        ),
+    ),
+    (
+        "column dtype",
+        TypeError,
+        ["column_sums: a", "float32, float64 or bfloat16", "float16"],
+        lambda: C.column_sums(ONES.half(), None, PTR.double(), None, NO_SCRATCH, 1),
+    ),
+    (
+        "scaled dtype",
+        TypeError,
+        ["scale_shift: x", "bfloat16", "float16"],
+        lambda: C.scale_shift(ONES.half(), ONES[0], None, None, None, ONES.half(), 1),
+    ),
+    (
+        "gradient dtype",
+        TypeError,
+        ["interpolate_backward: grad_out", "float16"],
+        lambda: C.interpolate_backward(
+            ONES.half(), INDEX[:2], torch.ones(2, 1), ONES.half(), NO_SCRATCH, 1
+        ),
+    ),
     ("sums shape", ValueError, ["column_sums"], lambda: ops.column_sums(ONES, torch.ones(3, 2))),
     ("scale shape", ValueError, ["scale_shift"], lambda: ops.scale_shift(ONES, torch.ones(3))),
     (
