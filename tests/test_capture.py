@@ -22,6 +22,7 @@ from torchsparse_lite.deploy.recording import Recording
 from torchsparse_lite.models.blocks import DepthwiseBlock
 from torchsparse_lite.models.minkunet import minkunet
 from torchsparse_lite.models.spvcnn import spvcnn
+from torchsparse_lite.sizes import Capacities
 
 CHANNELS = 4
 
@@ -147,6 +148,24 @@ def test_a_network_of_points_gives_the_same(name):
         assert_same(played(recording, x), eager(network, x))
 
 
+class Converts(nn.Module):
+    """The dtype changes on the way."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x.float().to(torch.float64, non_blocking=True))
+
+
+def test_points_whose_dtype_changes_on_the_way_keep_their_dead_rows():
+    network = Converts(ON_POINTS["spvcnn"]).eval()
+    recording = recorded(network, points(20))
+    for x in (points(20), points(15, seed=1)):
+        assert_same(played(recording, x), eager(network, x))
+
+
 def test_sites_and_managers_of_the_input_stay():
     x = voxels(30)
     y = played(recorded(ON_VOXELS["minkunet"], x), x)
@@ -171,6 +190,17 @@ def scattered(count):
     return tsl.SparseTensor(torch.ones(count, CHANNELS).double(), coords, batch_size=2)
 
 
+def test_other_coordinates_on_a_grid_with_room_have_room():
+    x = voxels(5)
+    level = x.level.like(x.coords, is_morton=True, sizes=Capacities(x.device, 1.5))
+    bounded = level.like(x.coords, is_morton=True, spatial_shape=(9, 9, 9))
+    unbounded = tsl.SparseTensor.from_level(x.feats, level, x.manager)
+    x = tsl.SparseTensor.from_level(x.feats, bounded, x.manager)
+    for made in (tsl.cat([x, unbounded]), x + unbounded, x.to("meta")):
+        assert made.sizes is level.sizes
+        assert made.level not in (bounded, level)
+
+
 def test_what_does_not_fit_is_noticed_and_the_next_input_is_right():
     network = ON_VOXELS["minkunet"]
     example = voxels(40)
@@ -179,6 +209,13 @@ def test_what_does_not_fit_is_noticed_and_the_next_input_is_right():
     assert played(recording, voxels(60)) is None  # more rows
     assert played(recording, voxels(30, batch_size=1)) is None
     assert_same(played(recording, example), eager(network, example))
+
+
+def test_there_is_room_for_all_that_a_dilated_kernel_reaches():
+    """From an even place it reaches as many sites as it has taps."""
+    network = trained(spnn.Sequential(spnn.Conv3d(CHANNELS, 8, 3, stride=2, dilation=2)))
+    x = scattered(100)
+    assert_same(played(recorded(network, x), x), eager(network, x))
 
 
 def test_a_point_without_coordinates_goes_the_usual_way():

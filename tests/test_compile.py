@@ -226,3 +226,14 @@ def test_a_network_compiles_and_gives_the_same():
         results.append((out, *torch.autograd.grad(out.sum(), (feats, *net.parameters()))))
     for eager, compiled in zip(*results, strict=True):
         clouds.assert_close(compiled, eager, tolerance=1e-6)
+
+
+def test_points_change_their_features_without_a_break():
+    net = tsl.nn.Sequential(torch.nn.Linear(4, 8), tsl.nn.ReLU())
+    points = tsl.PointTensor(clouds.random_values(50, 4), clouds.random_points(50))
+
+    def run(points):
+        return net(points.float()).double().feats
+
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+    clouds.assert_close(compiled(points), run(points), tolerance=1e-6)

@@ -352,9 +352,70 @@ def test_layers_over_sides(tensor_cores):
         grouped,
         spnn.Conv3d(10, 6, 2, 2),
         spnn.Linear(10, 3),
+        spnn.Sequential(torch.nn.ReLU(), conv),
     ):
         assert torch.equal(over_sides(module, sides).feats, module(joined).feats)
     assert tensor_cores == [[2], [2], [2], [2]]
+
+
+class Doubled(spnn.Conv3d):
+    """A convolution with a forward of its own."""
+
+    def forward(self, x, target=None, **options):
+        return super().forward(x, target, **options) * 2
+
+
+class Doubling(spnn.Sequential):
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+@torch.no_grad()
+def test_forwards_of_their_own_are_called(tensor_cores):
+    x = cloud()
+    sides = x, x.replace_feats(x.feats[:, :4] * 2)
+    conv, own = spnn.Conv3d(10, 6, 3), Doubled(10, 6, 3)
+    patched = spnn.Conv3d(10, 6, 3)
+    patched.forward = own.forward
+    for module in (own, spnn.ConvReLU(own), spnn.Sequential(own), Doubling(conv), patched):
+        assert torch.equal(over_sides(module, sides).feats, module(tsl.cat(sides)).feats)
+    assert not tensor_cores
+
+
+@pytest.mark.parametrize("kind", ["forward_pre_hook", "forward_hook"])
+@torch.no_grad()
+def test_hooks_on_the_way_are_called(tensor_cores, kind):
+    """And see what they see of the module by itself."""
+    x = cloud()
+    sides = x, x.replace_feats(x.feats[:, :4] * 2)
+    block = models.blocks.FusedBlock([], spnn.Conv3d(10, 6, 3), spnn.Conv3d(10, 6, 1))
+    for module in (
+        spnn.ConvReLU(spnn.Conv3d(10, 6, 3)),
+        spnn.Sequential(spnn.Conv3d(10, 6, 3), spnn.ReLU()),
+        block,
+    ):
+        seen = []
+        hook = getattr(module, f"register_{kind}")(lambda _, x, *y, to=seen: to.append(x))
+        over_sides(module, sides)
+        ((joined,),) = seen
+        assert torch.equal(joined.feats, tsl.cat(sides).feats)
+        hook.remove()
+        if module is not block:  # which goes its own way inside
+            assert not tensor_cores
+        before = len(tensor_cores)
+        over_sides(module, sides)
+        assert len(tensor_cores) == before + 1
+        tensor_cores.clear()
+
+
+@torch.no_grad()
+def test_a_shortcut_that_is_watched_is_called(tensor_cores):
+    shortcut = spnn.Sequential(spnn.Conv3d(6, 5, 1))
+    block = models.blocks.FusedBlock([spnn.Conv3d(6, 5, 3)], spnn.Conv3d(5, 5, 3), shortcut)
+    seen, x = [], cloud()
+    shortcut.register_forward_hook(lambda *_: seen.append("shortcut"))
+    block(x)
+    assert seen == ["shortcut"]
 
 
 @torch.no_grad()
@@ -404,7 +465,7 @@ def test_what_the_compiled_module_refuses():
         ({"numbers": (1,)}, "part_tables must be -1 to 0"),
         ({"numbers": (-2,)}, "part_tables must be -1 to 0"),
         ({"numbers": (-1,)}, "tables must each be read by a part"),
-        ({}, "out must be on device"),
+        ({}, "out must be on cuda, got cpu"),
     ):
         with pytest.raises(ValueError, match=f"implicit_gemm: {words}"):
             call(**wrong)

@@ -210,6 +210,35 @@ def test_coordinates_out_of_range_are_never_merged(row, function):
         function(coords)
 
 
+OF_SITES = {
+    "cell": lambda coords: ops.coarse_sites(coords, CUBE.triples, "cell", None),
+    "coarse_sites": lambda coords: ops.coarse_sites(coords, CUBE.triples, "full", None),
+    "fine_sites": lambda coords: ops.fine_sites(coords, CUBE.triples, None),
+    "neighbors_search": lambda coords: ops.neighbors_search(coords, ONE_SITE, CUBE.triples),
+    "inverse": lambda coords: ops.neighbors_search(coords, ONE_SITE, CUBE.triples, inverse=True),
+}
+ONE_SITE = ops.hash_build(torch.tensor([[976, 0, 0, 0]], dtype=torch.int32))
+
+
+@pytest.mark.parametrize("row", [(2000, 0, 0, 0), (-2, 0, 0, 0), (0, 0, 1 << 30, 0)])
+@pytest.mark.parametrize("name", OF_SITES)
+def test_searches_and_sites_of_coordinates_out_of_range_are_refused(name, row):
+    """Batch 2000 has the key of batch 976."""
+    coords = torch.tensor([[1, 0, 0, 0], list(row), [1, 0, 0, 0]], dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"coords must have batch in 0\.\.1023 .* in row 1"):
+        OF_SITES[name](coords)
+
+
+@pytest.mark.parametrize("name", OF_SITES)
+def test_dead_rows_are_passed_over(name):
+    dead = torch.full((1, 4), -1, dtype=torch.int32)
+    live = torch.tensor([[1, 0, 0, 0]], dtype=torch.int32)
+    found, wanted = (OF_SITES[name](torch.cat(rows)) for rows in ([live, dead], [live]))
+    if isinstance(found, tuple):
+        found, wanted = found[1][-1], wanted[1][-1]
+    assert found.equal(wanted)
+
+
 def test_convolution_over_no_channels_has_gradients():
     """A weight of no channels at all: nothing to do, and nothing to divide by."""
     coords = clouds.surface_coords(6)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import clouds
 import harness
 import numpy as np
@@ -12,6 +14,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import torchsparse_lite as tsl
+from torchsparse_lite import ops
+from torchsparse_lite.manager import _sites_per_site, _windows_per_site
 from torchsparse_lite.nn import functional as tsf
 
 LOW, HIGH = -131072, 131071
@@ -187,6 +191,29 @@ def test_strided_sites_and_map(sites, geometry, rule):
     found = harness.relation(kernel_map, x.coords, coarse.coords)
     assert found == harness.oracle_relation(x.coords, coarse.coords, *geometry)
     check_layout(kernel_map)
+
+
+@given(geometries, st.sampled_from(("full", "cell")))
+@example((3, 2, 2, 0), "full")
+@example((3, 4, 6, 1), "full")
+def test_a_site_makes_no_more_sites_than_there_is_room_for(geometry, rule):
+    """The bound, which capacities are planned with, is reached by one of the places in a period."""
+    geometry = geometry_of(*geometry)
+    period = to_coords([(0, *at) for at in itertools.product(*map(range, geometry.stride))])
+    made = [len(ops.coarse_sites(site[None], geometry.triples, rule, None)) for site in period]
+    assert max(made) == _sites_per_site(geometry, rule)
+
+
+@given(geometries)
+@example((3, 2, 2, 0))
+def test_windows_per_site_by_trying_all(geometry):
+    def along(kernel, stride, dilation, padding):
+        starts = range(-dilation * kernel - stride, padding + stride + 1)
+        windows = [{stride * c + dilation * tap - padding for tap in range(kernel)} for c in starts]
+        return max(sum(fine in window for window in windows) for fine in range(stride))
+
+    wanted = np.prod([along(*axis) for axis in zip(*map(oracle.triple, geometry), strict=True)])
+    assert _windows_per_site(geometry_of(*geometry)) == wanted
 
 
 @given(site_lists(max_size=12), geometries)

@@ -76,6 +76,19 @@ def rank_of(module: str) -> float:
     return AT_THE_SIDE[module] if module in AT_THE_SIDE else RANK[module]
 
 
+def test_contributing_names_the_layers_in_their_order():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    chain, side = re.search(
+        r"Python:(.*?);\s+at the\s+side, on.*?:(.*?)```", text, re.DOTALL
+    ).groups()
+    chain = [name.strip() for name in chain.split("<-")]
+    assert chain == sorted(chain, key=RANK.__getitem__)
+    side = {name.strip() for name in side.split(",")}
+    assert side == set(AT_THE_SIDE)
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders <= side | set(chain)
+
+
 def test_every_module_has_a_place():
     known = set(RANK) | SERVES_ALL | set(AT_THE_SIDE) | {""}
     unknown = {module_of(path) for path in python_files()} - known

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import clouds
 import numpy as np
 import point_oracle
@@ -294,3 +296,84 @@ def test_numbers_of_numpy_are_numbers():
         3,
         2,
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_of_weights_are_summed_in_float32(dtype):
+    """Products of two halves can be more than a half can hold."""
+    values = 300 * clouds.random_values(6, 40, dtype=dtype)
+    feats, grad = values.split([4, 2])
+    index = torch.tensor([[0, 3, -1], [2, 2, 1]])
+    weight = torch.ones(2, 3, requires_grad=True)
+    tsl.ops.interpolate(feats, index, weight).backward(grad)
+    rows = feats.double()[index.clamp_min(0)] * (index >= 0).unsqueeze(2)
+    wanted = (rows * grad.double().unsqueeze(1)).sum(2)
+    clouds.assert_close(weight.grad, wanted, tolerance=1e-6)
+    assert not weight.grad[0, 2]
+
+
+# ---- what is found out of coordinates is kept
+
+
+def test_clouds_are_told_apart_once_for_all_features_at_the_same_points():
+    points = lattice(30)
+    known = points.batch_ptr
+    for other in (
+        points,
+        points.replace_feats(points.feats[:, :1]),
+        points.double(),
+        points.to("cpu", torch.float16),
+        points.detach().clone(),
+    ):
+        assert other.batch_ptr is known
+    moved = tsl.PointTensor.of_checked(points.feats, points.coords.clone(), points.batch_size)
+    assert moved.batch_ptr is not known
+    assert moved.batch_ptr[0].equal(known[0])
+
+
+def test_coordinates_that_change_in_place_are_looked_at_anew():
+    points = lattice(30)
+    other = points.replace_feats(points.feats)
+    known = points.batch_ptr
+    tsl.furthest_point_sample(points, 2)
+    points.coords[:, 0] = points.batch_size - 1 - points.coords[:, 0]
+    for changed in (points, other):
+        assert not changed.batch_ptr[0].equal(known[0])
+        assert changed.batch[changed.batch_ptr[0]].diff().ge(0).all()
+    points.coords[3, 2] = torch.nan
+    for changed in (points, other, pickle.loads(pickle.dumps(points))):
+        with pytest.raises(ValueError, match="row 3"):
+            tsl.furthest_point_sample(changed, 2)
+    points.coords[3, 2] = 0
+    assert len(tsl.furthest_point_sample(points, 2)) == 2 * points.batch_size
+
+
+def test_a_copy_by_pickle_does_not_trust_the_count_of_changes():
+    points = lattice(30)
+    known = points.batch_ptr
+    copy = pickle.loads(pickle.dumps(points))
+    assert copy.batch_ptr is not known
+    assert copy.batch_ptr[0].equal(known[0])
+
+
+def test_what_was_found_in_inference_mode_is_not_taken_for_training():
+    points = lattice(30)
+    points.feats.requires_grad_()
+    with torch.inference_mode():
+        assert points.batch_ptr is points.batch_ptr
+    tsl.ops.segment_reduce(points.feats, *points.batch_ptr, reduce="mean")[0].sum().backward()
+    assert points.feats.grad is not None
+
+
+def test_a_set_abstraction_looks_at_its_points_once(monkeypatch):
+    points = lattice(30).float()
+    layer = tsl.nn.SetAbstraction(
+        points.num_channels, (3,), num_centers=0.5, radius=1.0, max_neighbors=2
+    )
+    seen, isfinite, segments = [], torch.Tensor.isfinite, tsl.ops.segments
+    monkeypatch.setattr(torch.Tensor, "isfinite", lambda x: seen.append(len(x)) or isfinite(x))
+    monkeypatch.setattr(
+        tsl.ops, "segments", lambda *a, **how: seen.append("segments") or segments(*a, **how)
+    )
+    centers = layer(points)
+    assert seen == [len(points), "segments", len(centers)]

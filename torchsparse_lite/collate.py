@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchsparse_lite.coordinates import Level, batch_size_of
+from torchsparse_lite.coordinates import batch_size_of
 from torchsparse_lite.errors import check_type, refuse
 from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.points import PointTensor
@@ -20,6 +21,7 @@ __all__ = ["collate_fn", "sparse_collate"]
 
 _NUMBERS = (bool, int, float, np.number, np.bool_)
 _KINDS = (SparseTensor, PointTensor, Mapping, (tuple, list), np.ndarray, Tensor, _NUMBERS)
+_FEATURES = ("num_channels", "device", "dtype")
 _ALIKE = "Make the samples alike."
 
 
@@ -40,15 +42,12 @@ def sparse_collate(tensors: Iterable[SparseTensor]) -> SparseTensor:
     """
     tensors = sparse_list("sparse_collate", tensors)
     first = tensors[0]
-    for name in ("stride", "num_channels", "device", "dtype", "spatial_shape"):
-        _check_one("sparse_collate: tensors", name, [getattr(tensor, name) for tensor in tensors])
+    _check_alike("sparse_collate: tensors", tensors, *_FEATURES, "stride", "spatial_shape")
     batch_size = batch_size_of("sparse_collate", sum(tensor.batch_size for tensor in tensors))
-    level = Level(
+    level = first.level.like(
         torch.cat([_shifted(tensor.coords, n) for tensor, n in _numbered(tensors)]),
-        first.stride,
-        spatial_shape=first.spatial_shape,
-        batch_size=batch_size,
         is_morton=all(tensor.level.is_morton for tensor in tensors),
+        batch_size=batch_size,
     )
     feats = torch.cat([tensor.feats for tensor in tensors])
     return SparseTensor.from_level(feats, level, CoordinateManager())
@@ -68,6 +67,7 @@ def _shifted(coords: Tensor, batch: int) -> Tensor:
 
 
 def _collate_points(tensors: Sequence[PointTensor]) -> PointTensor:
+    _check_alike("collate_fn: samples", tensors, *_FEATURES, "coords.dtype")
     coords = torch.cat([_shifted(tensor.coords, n) for tensor, n in _numbered(tensors)])
     feats = torch.cat([tensor.feats for tensor in tensors])
     return PointTensor(feats, coords, sum(tensor.batch_size for tensor in tensors))
@@ -85,7 +85,8 @@ def collate_fn(samples: Sequence[Any]) -> Any:
 
     Raises:
         TypeError: a sample is of another kind than the first.
-        ValueError: there is no sample; mappings differ in their keys or sequences in their length.
+        ValueError: there is no sample; mappings differ in their keys, sequences in their length,
+            SparseTensors or PointTensors in what their rows are.
     """
     if not samples:
         refuse("collate_fn: samples", "at least one", "none", "Check the batch sampler.")
@@ -122,6 +123,12 @@ def _check_kind(samples: Sequence[Any]) -> None:
     wanted = next((kind for kind in _KINDS if isinstance(samples[0], kind)), object)
     for sample in samples:
         check_type("collate_fn: samples", sample, wanted, _ALIKE)
+
+
+def _check_alike(where: str, tensors: Sequence[Any], *names: str) -> None:
+    """Raise ValueError unless these attributes are the same in all tensors."""
+    for name in names:
+        _check_one(where, name, [attrgetter(name)(tensor) for tensor in tensors])
 
 
 def _check_one(where: str, name: str, values: list[Any]) -> None:

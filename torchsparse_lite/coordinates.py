@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -23,7 +23,10 @@ from torchsparse_lite.ops.coords import MAX_BATCH_SIZE, check_range
 from torchsparse_lite.ops.room import live
 from torchsparse_lite.sizes import EXACT, Sizes
 
-__all__ = ["CUBE", "HALVING", "HashTable", "Level", "batch_size_of", "check_coords"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["CUBE", "HALVING", "HashTable", "Level", "batch_size_of", "check_coords", "version_of"]
 
 CUBE = ConvGeometry.same(3)
 HALVING = ConvGeometry((2, 2, 2), (2, 2, 2))
@@ -136,6 +139,20 @@ class _Cells(NamedTuple):
     child_mask: Tensor
 
 
+def version_of(coords: Tensor) -> int | None:
+    """A number that rises with each change in place; None in inference mode, where none is kept."""
+    return None if coords.is_inference() else coords._version
+
+
+class _About(TypedDict, total=False):
+    """What is told of a level besides its coordinates and their order."""
+
+    stride: Triple
+    spatial_shape: Triple | None
+    batch_size: int
+    sizes: Sizes
+
+
 class Level:
     """One set of unique coordinates at one tensor stride. Compared by identity.
 
@@ -160,11 +177,29 @@ class Level:
     ) -> None:
         self._coords = coords
         self.sizes = sizes
-        self._version = None if coords.is_inference() else coords._version
+        self._version = version_of(coords)
         self.stride = stride
         self.spatial_shape = spatial_shape
         self.batch_size = batch_size
         self.is_morton = ops.is_morton_ordered(coords) if is_morton is None else is_morton
+
+    def like(self, coords: Tensor, *, is_morton: bool | None, **changes: Unpack[_About]) -> Level:
+        """The same grid with other coordinates.
+
+        Args:
+            coords: see :class:`Level`.
+            is_morton: see :class:`Level`.
+            **changes: what is not as in this level: ``stride``, ``spatial_shape``, ``batch_size``,
+                ``sizes``.
+        """
+        about: _About = {
+            "stride": self.stride,
+            "spatial_shape": self.spatial_shape,
+            "batch_size": self.batch_size,
+            "sizes": self.sizes,
+        }
+        about.update(changes)
+        return Level(coords, is_morton=is_morton, **about)
 
     @property
     def coords(self) -> Tensor:
@@ -203,14 +238,8 @@ class Level:
         found = self.sizes.sites(len(self), ops.coarsen, self.coords)
         coarse, parent, child_ptr, child_mask = found
         x, y, z = self.stride
-        level = Level(
-            coarse,
-            (2 * x, 2 * y, 2 * z),
-            spatial_shape=None,
-            batch_size=self.batch_size,
-            is_morton=True,
-            sizes=self.sizes,
-        )
+        stride = 2 * x, 2 * y, 2 * z
+        level = self.like(coarse, is_morton=True, stride=stride, spatial_shape=None)
         return _Cells(level, parent, child_ptr, child_mask)
 
     @cached_property

@@ -91,7 +91,7 @@ class CoordinateManager:
                     coords = level.cells.level.coords
                 else:
                     coords = level.sizes.sites(
-                        _windows_per_site(geometry) * len(level),
+                        _sites_per_site(geometry, rule) * len(level),
                         ops.coarse_sites,
                         level.coords,
                         geometry.triples,
@@ -187,14 +187,7 @@ class CoordinateManager:
         if cells is not None and coords is cells.level.coords and shape is None:
             level: Level = cells.level
         else:
-            level = Level(
-                coords,
-                stride,
-                spatial_shape=shape,
-                batch_size=parent.batch_size,
-                is_morton=True,
-                sizes=parent.sizes,
-            )
+            level = parent.like(coords, is_morton=True, stride=stride, spatial_shape=shape)
         self._made_from[level] = parent
         return level
 
@@ -246,9 +239,18 @@ class CoordinateManager:
 
 
 def _windows_per_site(geometry: ConvGeometry) -> int:
-    """How many coarse windows can hold one fine site, at most."""
-    counts = [-(-k // s) for k, s in zip(geometry.kernel_size, geometry.stride, strict=True)]
-    return counts[0] * counts[1] * counts[2]
+    """How many coarse windows can hold one fine site, at most.
+
+    Taps through which a site is seen are ``stride / gcd(stride, dilation)`` apart.
+    """
+    kernel_size, stride, dilation, _ = geometry.triples
+    apart = (s // math.gcd(s, d) for s, d in zip(stride, dilation, strict=True))
+    return math.prod(-(-k // a) for k, a in zip(kernel_size, apart, strict=True))
+
+
+def _sites_per_site(geometry: ConvGeometry, rule: str) -> int:
+    """How many coarse sites one fine site makes, at most."""
+    return 1 if rule == "cell" else _windows_per_site(geometry)
 
 
 def _is_finer(a: Triple, b: Triple) -> bool:

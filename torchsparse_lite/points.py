@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from torchsparse_lite import ops
-from torchsparse_lite.coordinates import batch_size_of
+from torchsparse_lite.coordinates import batch_size_of, version_of
 from torchsparse_lite.errors import (
     check_dtype,
     check_same_device,
@@ -22,6 +23,45 @@ from torchsparse_lite.ops.coords import MAX_BATCH_SIZE
 from torchsparse_lite.sizes import EXACT, Sizes, check_exact
 
 __all__ = ["PointTensor", "check_points"]
+
+_Finding = TypeVar("_Finding")
+
+
+class _Places:
+    """What is found out of the coordinates of points, once for all tensors at the same points.
+
+    Memory: 8 bytes a point, where the points were grouped by cloud.
+    """
+
+    def __init__(self) -> None:
+        self._coords: Tensor | None = None
+        self._state: Hashable = None
+        self._found: dict[Callable[[PointTensor], Any], Any] = {}
+
+    def once(self, points: PointTensor, find: Callable[[PointTensor], _Finding]) -> _Finding:
+        """``find(points)``, kept until the coordinates are changed in place.
+
+        Nor does it cross the border of inference mode, whose tensors autograd refuses.
+        """
+        coords, mode = points.coords, torch.is_inference_mode_enabled()
+        state = version_of(coords), points.batch_size, mode
+        if self._coords is not coords or self._state != state:
+            self._coords, self._state, self._found = coords, state, {}
+        if find not in self._found:
+            self._found[find] = find(points)
+        found: _Finding = self._found[find]
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Places, ()  # a copy's changes are counted anew
+
+
+def _by_cloud(points: PointTensor) -> tuple[Tensor, Tensor]:
+    return ops.segments(points.batch.long(), points.batch_size, exact=not points.sizes.is_fixed)
+
+
+def _are_finite(points: PointTensor) -> bool:
+    return bool(points.xyz.isfinite().all())  # waits for a GPU
 
 
 class PointTensor(Features):
@@ -36,6 +76,9 @@ class PointTensor(Features):
         TypeError: wrong type or dtype.
         ValueError: wrong shape or device, batch indices that are not whole or negative.
         RuntimeError: CUDA tensors, in a build without its CUDA part.
+
+    What is found out of the coordinates is kept, for other features at the same points too, until
+    the coordinates are changed in place.
     """
 
     def __init__(self, feats: Tensor, coords: Tensor, batch_size: int | None = None) -> None:
@@ -63,6 +106,7 @@ class PointTensor(Features):
         largest = int(batch.max()) if len(batch) else -1
         self.batch_size = batch_size_of("PointTensor", batch_size, largest)
         self.sizes = EXACT
+        self._places = _Places()
 
     @classmethod
     def of_checked(
@@ -78,7 +122,7 @@ class PointTensor(Features):
         """
         points = object.__new__(cls)
         points.feats, points.coords, points.batch_size = feats, coords, batch_size
-        points.sizes = sizes
+        points.sizes, points._places = sizes, _Places()
         return points
 
     @property
@@ -94,7 +138,7 @@ class PointTensor(Features):
     @property
     def batch_ptr(self) -> tuple[Tensor, Tensor]:
         """Rows grouped by cloud: order (N,) int64 and ptr (batch_size + 1,) int64."""
-        return ops.segments(self.batch.long(), self.batch_size, exact=not self.sizes.is_fixed)
+        return self._places.once(self, _by_cloud)
 
     @property
     def F(self) -> Tensor:
@@ -112,16 +156,29 @@ class PointTensor(Features):
         remedy = "One row per point."
         check_shape("PointTensor.replace_feats: feats", feats, (len(self), None), remedy)
         check_same_device("PointTensor.replace_feats: feats", feats, self.coords, "coords")
-        return PointTensor.of_checked(feats, self.coords, self.batch_size, self.sizes)
+        return self._at_same_points(feats)
+
+    def _at_same_points(self, feats: Tensor) -> PointTensor:
+        points = PointTensor.of_checked(feats, self.coords, self.batch_size, self.sizes)
+        points._places = self._places
+        return points
 
     def to(self, *args: Any, **kwargs: Any) -> PointTensor:
         """Move or convert, as ``torch.Tensor.to``; a dtype applies to the features only."""
         feats = self.feats.to(*args, **kwargs)
-        return PointTensor(feats, self.coords.to(feats.device), self.batch_size)
+        check_feats("PointTensor.to", feats)
+        if feats.device == self.device:
+            return self._at_same_points(feats)
+        non_blocking = bool(kwargs.get("non_blocking"))
+        return self._copied(feats, self.coords.to(feats.device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PointTensor:
         """Copy into page-locked memory, as a DataLoader does."""
-        return PointTensor(self.feats.pin_memory(), self.coords.pin_memory(), self.batch_size)
+        return self._copied(self.feats.pin_memory(), self.coords.pin_memory())
+
+    def _copied(self, feats: Tensor, coords: Tensor) -> PointTensor:
+        """The same points with their arrays in other memory."""
+        return PointTensor.of_checked(feats, coords, self.batch_size, self.sizes)
 
     def __repr__(self) -> str:
         return (
@@ -134,8 +191,7 @@ def check_points(where: str, points: Any) -> None:
     """Raise unless ``points`` is a PointTensor with finite coordinates, none of them dead."""
     check_type(where, points, PointTensor, "Wrap them: PointTensor(feats, coords).")
     check_exact(where, points.sizes)
-    is_finite = points.xyz.isfinite().all(1)
-    if not bool(is_finite.all()):
-        row = int(is_finite.int().argmin())
+    if not points._places.once(points, _are_finite):
+        row = int(points.xyz.isfinite().all(1).int().argmin())
         remedy = "Drop such points first, for example with torch.isfinite."
         refuse(where, "finite", f"{points.xyz[row].tolist()} in row {row}", remedy)

@@ -191,13 +191,7 @@ class SparseTensor(Features):
 
     def _copied(self, feats: Tensor, coords: Tensor) -> SparseTensor:
         """The same tensor with its arrays in other memory."""
-        level = Level(
-            coords,
-            self.stride,
-            spatial_shape=self.spatial_shape,
-            batch_size=self.batch_size,
-            is_morton=self.level.is_morton,
-        )
+        level = self.level.like(coords, is_morton=self.level.is_morton)
         return SparseTensor.from_level(feats, level, CoordinateManager())
 
     def dense(
@@ -273,13 +267,7 @@ class SparseTensor(Features):
             rows = order[begin:end]
             coords = self.coords[rows].clone()
             coords[:, 0] = 0
-            level = Level(
-                coords,
-                self.stride,
-                spatial_shape=self.spatial_shape,
-                batch_size=1,
-                is_morton=self.level.is_morton or None,
-            )
+            level = self.level.like(coords, is_morton=self.level.is_morton or None, batch_size=1)
             feats = self.feats.index_select(0, rows)
             parts.append(SparseTensor.from_level(feats, level, CoordinateManager()))
         return parts
@@ -292,12 +280,8 @@ class SparseTensor(Features):
         check_dtype("SparseTensor.__getitem__: mask", mask, (torch.bool,), remedy)
         check_exact("SparseTensor.__getitem__: mask", self.sizes)
         rows = mask.nonzero().squeeze(1)
-        level = Level(
-            self.coords.index_select(0, rows),
-            self.stride,
-            spatial_shape=self.spatial_shape,
-            batch_size=self.batch_size,
-            is_morton=self.level.is_morton or None,
+        level = self.level.like(
+            self.coords.index_select(0, rows), is_morton=self.level.is_morton or None
         )
         manager = self.manager.branch(self.level, level)
         return SparseTensor.from_level(self.feats.index_select(0, rows), level, manager)
@@ -343,13 +327,8 @@ class SparseTensor(Features):
         if _same_sites(self, other):
             return _joined(self, other).replace_feats(function(self.feats, other.feats))
         coords, rows, _, _ = ops.unique_coords(torch.cat([self.coords, other.coords]))
-        level = Level(
-            coords,
-            self.stride,
-            spatial_shape=_joint_shape(self, other),
-            batch_size=self.batch_size,
-            is_morton=True,
-        )
+        shape = _joint_shape(self, other)
+        level = self.level.like(coords, is_morton=True, spatial_shape=shape)
         mine, theirs = rows.split([len(self), len(other)])
         feats = function(_spread(self.feats, mine, level), _spread(other.feats, theirs, level))
         manager = self.manager.branch(self.level, level, (other.manager, other.level))
@@ -469,13 +448,7 @@ def _joined(a: SparseTensor, b: SparseTensor) -> SparseTensor:
         return a
     level, shape = a.level, _joint_shape(a, b)
     if shape != level.spatial_shape:
-        level = Level(
-            a.coords,
-            a.stride,
-            spatial_shape=shape,
-            batch_size=a.batch_size,
-            is_morton=level.is_morton,
-        )
+        level = level.like(a.coords, is_morton=level.is_morton, spatial_shape=shape)
     manager = a.manager.branch(a.level, level, (b.manager, b.level))
     return SparseTensor.from_level(a.feats, level, manager)
 

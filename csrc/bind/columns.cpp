@@ -15,9 +15,17 @@ namespace {
 
 /// run(type tag) for the dtypes of whole-column operators of the CPU.
 template <class Run>
-void dispatch_columns(DType dtype, const char* function, const Run& run) {
-  if (dtype == DType::kBFloat16) return run(BFloat16{});
-  dispatch_plain(dtype, function, run);
+void dispatch_columns(DType dtype, const char* argument, const Run& run) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return run(float{});
+    case DType::kFloat64:
+      return run(double{});
+    case DType::kBFloat16:
+      return run(BFloat16{});
+    default:
+      refuse_dtype(argument, "dtype float32, float64 or bfloat16", dtype);
+  }
 }
 
 void column_sums(const TensorView& a, const std::optional<TensorView>& b, const TensorView& sum,
@@ -36,7 +44,7 @@ void column_sums(const TensorView& a, const std::optional<TensorView>& b, const 
   double* const products = product ? product->as<double>() : nullptr;
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
-      return dispatch_floating(dtype, "column_sums", [&](auto tag) {
+      return dispatch_floating(dtype, "column_sums: a", [&](auto tag) {
         using S = decltype(tag);
         const ColumnSums<S> task{
             a.as<S>(), b ? b->as<S>() : nullptr, sum.as<double>(), products, rows, channels};
@@ -45,7 +53,7 @@ void column_sums(const TensorView& a, const std::optional<TensorView>& b, const 
     }
   }
   const py::gil_scoped_release release;
-  dispatch_columns(dtype, "column_sums", [&](auto tag) {
+  dispatch_columns(dtype, "column_sums: a", [&](auto tag) {
     using S = decltype(tag);
     cpu::column_sums(a.as<S>(), b ? b->as<S>() : nullptr, rows, channels, sum.as<double>(),
                      products, threads);
@@ -63,7 +71,7 @@ void column_moments(const TensorView& feats, const TensorView& mean, const Tenso
   variance.expect("column_moments: variance", DType::kFloat64, {channels}, device);
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
-      return dispatch_floating(dtype, "column_moments", [&](auto tag) {
+      return dispatch_floating(dtype, "column_moments: feats", [&](auto tag) {
         using S = decltype(tag);
         const ColumnMoments<S> task{feats.as<S>(), mean.as<double>(), variance.as<double>(), rows,
                                     channels};
@@ -72,7 +80,7 @@ void column_moments(const TensorView& feats, const TensorView& mean, const Tenso
     }
   }
   const py::gil_scoped_release release;
-  dispatch_columns(dtype, "column_moments", [&](auto tag) {
+  dispatch_columns(dtype, "column_moments: feats", [&](auto tag) {
     using S = decltype(tag);
     cpu::column_moments(feats.as<S>(), rows, channels, mean.as<double>(), variance.as<double>(),
                         threads);
@@ -125,13 +133,13 @@ void scale_shift(const TensorView& x, const TensorView& scale,
     if (device == dlpack::kCuda) {
       void* const stream = current_stream(x);
       const py::gil_scoped_release release;
-      return dispatch_floating(x.dtype, "scale_shift", [&](auto tag) {
+      return dispatch_floating(x.dtype, "scale_shift: x", [&](auto tag) {
         cuda::scale_shift(tensors.task<decltype(tag)>(), x.device.id, stream);
       });
     }
   }
   const py::gil_scoped_release release;
-  dispatch_columns(x.dtype, "scale_shift",
+  dispatch_columns(x.dtype, "scale_shift: x",
                    [&](auto tag) { cpu::scale_shift(tensors.task<decltype(tag)>(), threads); });
 }
 

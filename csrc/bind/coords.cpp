@@ -38,6 +38,17 @@ void check_range(const TensorView& coords, const std::string& function, int thre
   if (bad != cpu::kNoBadRow) refuse_range(function, bad, data[bad]);
 }
 
+void check_live_range(const TensorView& coords, const std::string& function, int threads) {
+  const Coord* const data = coords.as<Coord>();
+  int64_t bad;
+  {
+    const py::gil_scoped_release release;
+    bad = cpu::find_first(coords.shape[0], threads,
+                          [&](int64_t row) { return !is_dead(data[row]) && !in_range(data[row]); });
+  }
+  if (bad != cpu::kNoBadRow) refuse_range(function, bad, data[bad]);
+}
+
 namespace {
 
 void check_range_on(const TensorView& coords, const std::string& function,

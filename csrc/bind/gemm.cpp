@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bind/device.h"
+#include "bind/dispatch.h"
 #include "bind/index_checks.h"
 #include "bind/module.h"
 #include "cuda/implicit_gemm.h"
@@ -21,18 +22,19 @@ constexpr auto kCuda = dlpack::kCuda;
 
 /// run(type tag) for the 16-bit types.
 template <class Run>
-void dispatch_half(DType dtype, const char* function, const Run& run) {
+void dispatch_half(DType dtype, const char* argument, const Run& run) {
   if (dtype == DType::kBFloat16) return run(BFloat16{});
   if (dtype == DType::kFloat16) return run(Float16{});
-  throw TypeError(message(function, ": feats must have another dtype, got ", name_of(dtype),
-                          ". Convert it with .to()."));
+  refuse_dtype(argument, "dtype bfloat16 or float16", dtype);
 }
 
 /// And for float32, which is rounded to TF32.
 template <class Run>
-void dispatch(DType dtype, const char* function, const Run& run) {
+void dispatch(DType dtype, const char* argument, const Run& run) {
   if (dtype == DType::kFloat32) return run(float{});
-  dispatch_half(dtype, function, run);
+  if (dtype == DType::kBFloat16) return run(BFloat16{});
+  if (dtype == DType::kFloat16) return run(Float16{});
+  refuse_dtype(argument, "dtype float32, bfloat16 or float16", dtype);
 }
 
 /// A call on the GPU, which this build must have.
@@ -79,7 +81,7 @@ void pack_weight(const TensorView& weight, bool transposed, bool mirrored, const
   const int64_t in_channels = weight.shape[transposed ? 2 : 1];
   const int64_t out_channels = weight.shape[transposed ? 1 : 2];
   on_cuda(weight, "pack_weight: weight", scratch, [&](const cuda::Call& call) {
-    dispatch(weight.dtype, "pack_weight", [&](auto tag) {
+    dispatch(weight.dtype, "pack_weight: weight", [&](auto tag) {
       using S = decltype(tag);
       check_packed<S>(packed, volume, in_channels, out_channels, "pack_weight: packed");
       cuda::pack_weight(
@@ -179,7 +181,6 @@ void implicit_gemm(const std::vector<TensorView>& feats, const std::vector<Tenso
                    const std::vector<TensorView>& biases, const std::optional<TensorView>& residual,
                    const TensorView& order, bool relu, int tile, const TensorView& out,
                    const py::function& scratch) {
-  const char* const function = "implicit_gemm";
   TSL_CHECK(tile >= 0 && tile < kTileShapes, ValueError, "implicit_gemm: tile must be 0 to ",
             kTileShapes - 1, ", got ", tile, ". See gemm_tiles().");
   const SumArrays sum{feats, packed, part_tables, tables};
@@ -198,7 +199,7 @@ void implicit_gemm(const std::vector<TensorView>& feats, const std::vector<Tenso
   check_aligned(out, "implicit_gemm: out");
   order.expect("implicit_gemm: order", DType::kInt32, {num_out}, kCuda);
   on_cuda(feats[0], "implicit_gemm: feats", scratch, [&](const cuda::Call& call) {
-    dispatch(dtype, function, [&](auto tag) {
+    dispatch(dtype, "implicit_gemm: feats", [&](auto tag) {
       using S = decltype(tag);
       ImplicitGemm<S> gemm = described_sum<S>(sum, num_out, out_channels);
       gemm.order = order.as<int32_t>();
@@ -216,7 +217,6 @@ void implicit_gemm(const std::vector<TensorView>& feats, const std::vector<Tenso
 void pair_gemm(const TensorView& feats, const TensorView& grad_out, const TensorView& in_index,
                const TensorView& out_index, const TensorView& tap_ptr,
                const TensorView& grad_weight, const py::function& scratch) {
-  const char* const function = "pair_gemm";
   const DType dtype = feats.dtype;
   feats.expect("pair_gemm: feats", dtype, {-1, -1}, kCuda);
   grad_out.expect("pair_gemm: grad_out", dtype, {-1, -1}, kCuda);
@@ -234,7 +234,7 @@ void pair_gemm(const TensorView& feats, const TensorView& grad_out, const Tensor
             feats.shape[1], ") and grad_out (", grad_out.shape[1], "), got ", grad_weight.shape[1],
             " and ", grad_weight.shape[2], ". Fill up with zeros.");
   on_cuda(feats, "pair_gemm: feats", scratch, [&](const cuda::Call& call) {
-    dispatch_half(dtype, function, [&](auto tag) {
+    dispatch_half(dtype, "pair_gemm: feats", [&](auto tag) {
       using S = decltype(tag);
       const PairGemm<S> gemm{{tap_ptr.as<int64_t>(), static_cast<int>(volume)},
                              in_index.as<int32_t>(),

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "bind/allocate.h"
+#include "bind/coords.h"
 #include "bind/device.h"
 #include "bind/geometry.h"
 #include "bind/hash_table.h"
@@ -78,6 +79,7 @@ void neighbors_search(const TensorView& coords, const TableTensors& table,
       });
     }
   }
+  check_live_range(coords, "neighbors_search", threads);
   if (inverse) {
     run_search(cpu::InverseSearch{sites, count, view, g}, out, count, allocate_rows, threads);
   } else {

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "bind/allocate.h"
+#include "bind/coords.h"
 #include "bind/device.h"
 #include "bind/geometry.h"
 #include "bind/module.h"
@@ -52,6 +53,7 @@ void find_sites(const TensorView& coords, const GeometryTriples& triples, SiteKi
         });
       }
     }
+    check_live_range(coords, function, threads);
     const py::gil_scoped_release release;
     const cpu::Sites sites = sites_on_cpu(data, count, geometry, kind, limit, threads);
     if (!sites.all_in_range) return false;

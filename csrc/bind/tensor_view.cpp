@@ -46,6 +46,13 @@ std::string listed(const int64_t* values, int count) {
   return text + ")";
 }
 
+/// Page-locked memory is the CPU's.
+std::string device_name(int32_t type) {
+  if (type == dlpack::kCpu || type == dlpack::kCudaHost) return "cpu";
+  if (type == dlpack::kCuda) return "cuda";
+  return message("device type ", type, " of DLPack");
+}
+
 TensorView view_of(const dlpack::Tensor& tensor) {
   TSL_CHECK(tensor.ndim <= kMaxDims, ValueError, "torchsparse_lite: tensor must have at most ",
             kMaxDims, " dimensions, got ", tensor.ndim, ". Reshape it.");
@@ -158,8 +165,8 @@ const TensorView& TensorView::expect(const char* argument, DType wanted,
             listed(shape.data(), ndim), ". Check what was passed.");
   const bool on_device = device.type == wanted_device ||
                          (wanted_device == dlpack::kCpu && device.type == dlpack::kCudaHost);
-  TSL_CHECK(on_device, ValueError, argument, " must be on device type ", int{wanted_device},
-            " (1: cpu, 2: cuda), got ", device.type, ". Move it with .to().");
+  TSL_CHECK(on_device, ValueError, argument, " must be on ", device_name(wanted_device), ", got ",
+            device_name(device.type), ". Move it with .to().");
   return *this;
 }
 

@@ -29,8 +29,8 @@
 // behind them dead ones (core/coord.h). `overflow` is a flag on the device. It is raised where a
 // result does not fit, or where a call without a capacity would have refused its arguments; then
 // results are of no use, but every index in them still points into its array. Only settle() asks
-// whether there is a capacity, and who writes what stands behind the live rows, or takes dead rows,
-// which calls without a capacity refuse.
+// whether there is a capacity, who writes what stands behind the live rows, and quantize and
+// unique_coords, which without one refuse dead rows; all others pass over them in any case.
 #pragma once
 
 #include <algorithm>

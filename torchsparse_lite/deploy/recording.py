@@ -17,7 +17,7 @@ from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.ops.gemm import allows_tf32
 from torchsparse_lite.ops.room import DEAD
 from torchsparse_lite.points import PointTensor
-from torchsparse_lite.sizes import Capacities
+from torchsparse_lite.sizes import EXACT, Capacities
 from torchsparse_lite.tensor import SparseTensor
 
 __all__ = ["Recording"]
@@ -196,13 +196,7 @@ def _without_autocast_cache(kind: str) -> AbstractContextManager[object]:
 
 
 def _cut(level: Level, count: int) -> Level:
-    return Level(
-        level.coords[:count].clone(),
-        level.stride,
-        spatial_shape=level.spatial_shape,
-        batch_size=level.batch_size,
-        is_morton=level.is_morton,
-    )
+    return level.like(level.coords[:count].clone(), is_morton=level.is_morton, sizes=EXACT)
 
 
 def _leaves(outputs: Any) -> tuple[list[Any], TreeSpec]:

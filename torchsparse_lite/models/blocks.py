@@ -13,7 +13,7 @@ from torchsparse_lite import nn as spnn
 from torchsparse_lite.errors import Triple, check_choice, refuse
 from torchsparse_lite.kernel_map import STENCILS
 from torchsparse_lite.nn.compose import conv_norm, conv_norm_relu
-from torchsparse_lite.nn.conv_sum import ReadsSides, over_sides, sum_convs
+from torchsparse_lite.nn.conv_sum import ReadsSides, over_sides, runs_as, sum_convs
 from torchsparse_lite.tensor import SparseTensor, cat
 
 __all__ = [
@@ -219,9 +219,9 @@ class FusedBlock(ReadsSides):
         """What the block computes of its input, or of tensors side by side that stand for it."""
         y = over_sides(self.parts, sides)
         shortcut = self.shortcut
-        if isinstance(shortcut, spnn.Sequential) and len(shortcut) == 1:
+        if runs_as(shortcut, spnn.Sequential) and len(shortcut) == 1:
             (shortcut,) = shortcut
-        if isinstance(shortcut, spnn.Conv3d):
+        if runs_as(shortcut, spnn.Conv3d):
             return sum_convs((self.last, (y,)), (shortcut, sides), relu=True)
         x = sides[0] if len(sides) == 1 else cat(sides)
         result: SparseTensor = self.last(y, residual=self.shortcut(x), relu=True)

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
 from torchsparse_lite.features import Features
 
-__all__ = ["Sequential"]
+__all__ = ["Sequential", "in_sequence"]
 
 
 class Sequential(nn.Sequential):
@@ -23,12 +24,17 @@ class Sequential(nn.Sequential):
 
     def forward(self, x: Any) -> Any:
         """Run the modules one after the other."""
-        for module in self:
-            if isinstance(x, Features) and _takes_features(module):
-                x = x.replace_feats(module(x.feats))
-            else:
-                x = module(x)
-        return x
+        return in_sequence(self, x)
+
+
+def in_sequence(modules: Iterable[nn.Module], x: Any) -> Any:
+    """What a :class:`Sequential` of these modules returns."""
+    for module in modules:
+        if isinstance(x, Features) and _takes_features(module):
+            x = x.replace_feats(module(x.feats))
+        else:
+            x = module(x)
+    return x
 
 
 def _takes_features(module: nn.Module) -> bool:

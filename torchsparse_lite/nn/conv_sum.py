@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard, TypeVar
 
 from torch import nn
 
 from torchsparse_lite import ops
+from torchsparse_lite.nn.container import Sequential, in_sequence
 from torchsparse_lite.nn.conv import Conv3d
 from torchsparse_lite.nn.fuse import ConvReLU
 from torchsparse_lite.tensor import SparseTensor, cat
 
-__all__ = ["ReadsSides", "Sides", "over_sides", "reads_sides", "sum_convs"]
+__all__ = ["ReadsSides", "Sides", "over_sides", "reads_sides", "runs_as", "sum_convs"]
 
+_Kind = TypeVar("_Kind", bound=nn.Module)
 Sides = tuple[SparseTensor, ...]
 """Tensors at the same sites that stand for their concatenation."""
 
@@ -32,19 +35,42 @@ def reads_sides(sides: Sides) -> bool:
     return is_one_place and ops.sums_in_one_pass(*(x.feats for x in sides))
 
 
+def _is_watched(module: nn.Module) -> bool:
+    """Whether calling it calls a hook too (backward hooks know plain tensors only)."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def runs_as(module: nn.Module, kind: type[_Kind]) -> TypeGuard[_Kind]:
+    """Whether the forward of this kind is all that happens when the module is called.
+
+    It does not where a hook watches it, or where a forward of its own takes the place of that one.
+    """
+    return (
+        type(module).forward is kind.forward
+        and "forward" not in vars(module)
+        and not _is_watched(module)
+    )
+
+
 def over_sides(module: nn.Module, sides: Sides) -> SparseTensor:
-    """``module(cat(sides))``, where its first layer may read the sides where they lie."""
-    if len(sides) == 1:
-        return module(sides[0])  # type: ignore[no-any-return]
-    if isinstance(module, ReadsSides):
-        return module(*sides)  # type: ignore[no-any-return]
-    if isinstance(module, Conv3d):
-        return sum_convs((module, sides))
-    if isinstance(module, ConvReLU):
-        return sum_convs((module.conv, sides), relu=True)
-    if isinstance(module, nn.Sequential) and len(module):
-        return module[1:](over_sides(module[0], sides))  # type: ignore[no-any-return]
-    return module(cat(sides))  # type: ignore[no-any-return]
+    """What ``Sequential(module)`` makes of ``cat(sides)``.
+
+    Its first layer may read the sides where they lie, unless calling the modules on the way to it
+    does more than that, see :func:`runs_as`.
+    """
+    result: SparseTensor
+    if len(sides) > 1 and isinstance(module, ReadsSides) and not _is_watched(module):
+        result = module(*sides)
+    elif len(sides) > 1 and runs_as(module, Conv3d):
+        result = sum_convs((module, sides))
+    elif len(sides) > 1 and runs_as(module, ConvReLU):
+        result = sum_convs((module.conv, sides), relu=True)
+    elif len(sides) > 1 and runs_as(module, Sequential) and len(module):
+        first, *others = module
+        result = in_sequence(others, over_sides(first, sides))
+    else:
+        result = in_sequence([module], sides[0] if len(sides) == 1 else cat(sides))
+    return result
 
 
 def sum_convs(*terms: tuple[Conv3d, Sides], relu: bool = False) -> SparseTensor:
@@ -89,11 +115,10 @@ def _is_one_pass(terms: Sequence[tuple[Conv3d, Sides]]) -> bool:
 
 
 def _is_plain(conv: Conv3d, sides: Sides) -> bool:
-    is_watched = conv._forward_hooks or conv._forward_pre_hooks
     channels = sum(x.num_channels for x in sides)
     like = sides[0].feats
     return (
-        not is_watched
+        runs_as(conv, Conv3d)
         and conv.groups == 1
         and conv.weight.shape[1] == channels
         and all(t is None or t.dtype == like.dtype for t in (conv.weight, conv.bias))

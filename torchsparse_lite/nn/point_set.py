@@ -61,7 +61,7 @@ class SetAbstraction(nn.Module):
         check_points("SetAbstraction: points", points)
         check_rows("SetAbstraction", points, self.in_channels)
         rows = furthest_point_sample(points, self.num_centers)
-        centers = PointTensor(points.feats[rows], points.coords[rows], points.batch_size)
+        centers = PointTensor.of_checked(points.feats[rows], points.coords[rows], points.batch_size)
         index = ball_query(points, centers, radius=self.radius, max_neighbors=self.max_neighbors)
         neighbors = self.mlp(self._around(points, centers, index))
         # The neighbours of a center are consecutive.
@@ -78,7 +78,7 @@ class SetAbstraction(nn.Module):
         center = centers.xyz.repeat_interleave(self.max_neighbors, dim=0)
         offset = points.xyz[flat] - center
         feats = group_points(points.feats, index).flatten(0, 1)
-        return PointTensor(
+        return PointTensor.of_checked(
             torch.cat([offset.to(feats.dtype), feats], dim=1),
             torch.cat([batch, offset], dim=1),
             points.batch_size,

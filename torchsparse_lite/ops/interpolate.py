@@ -40,8 +40,9 @@ def _weight_grad(feats: Tensor, index: Tensor, grad: Tensor, dtype: torch.dtype)
     """(N, k) inner products of the rows that were read with the gradient that comes back."""
     if len(feats) == 0:
         return grad.new_zeros(index.shape, dtype=dtype)
+    wide = grad.to(sum_dtype(grad.dtype))
     terms = [
-        (feats.index_select(0, rows.clamp_min(0)) * grad).sum(1) * (rows >= 0)
+        (feats.index_select(0, rows.clamp_min(0)).to(wide.dtype) * wide).sum(1) * (rows >= 0)
         for rows in index.unbind(1)
     ]
     return torch.stack(terms, dim=1).to(dtype)

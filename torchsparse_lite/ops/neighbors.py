@@ -132,6 +132,9 @@ def neighbors_search(
 
     Returns:
         mask, ptr, rows (see the module's text).
+
+    Raises:
+        ValueError: on the CPU, coordinates out of range (dead rows have no neighbours).
     """
     result: _Table = _search(coords, *table, *geometry, inverse, *(room or ()))
     return result

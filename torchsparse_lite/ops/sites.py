@@ -95,7 +95,7 @@ def coarse_sites(
         (M, 4) int32, unique, in Morton order.
 
     Raises:
-        ValueError: an output lies outside the representable range.
+        ValueError: an output lies outside the representable range, or, on the CPU, an input.
     """
     result: Tensor = _sites(coords, *geometry, rule, shape, *(room or ()))
     return result
