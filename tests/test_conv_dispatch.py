@@ -15,20 +15,16 @@ from torchsparse_lite.ops import dataflow, gemm, sparse_conv
 from torchsparse_lite.ops.conv_call import ConvCall
 from torchsparse_lite.ops.dataflow import Dataflow
 from torchsparse_lite.ops.map_arrays import GemmView, MapArrays
-from torchsparse_lite.ops.sparse_conv import _convolve
-
-_choose = dataflow.choose
+from torchsparse_lite.ops.sparse_conv import _on_gpu
 
 
-def pretend_tensor_cores(monkeypatch, otherwise=_choose):
-    """Tensor cores on the CPU, for maps with a view; everything else stays as it is."""
+def pretend_tensor_cores(monkeypatch, otherwise=Dataflow.ON_CPU):
+    """Tensor cores on the CPU, for maps with a view."""
 
-    def choose(*, groups=1, is_channelwise=False, has_view=True, of_weight=False, **where):
-        if groups == 1 and has_view and not (is_channelwise or of_weight):
-            return Dataflow.TENSOR_CORES
-        return otherwise(groups=groups, is_channelwise=is_channelwise, of_weight=of_weight, **where)
+    def conv_dataflow(feats, weight=None, groups=1, *, has_view=True):
+        return Dataflow.TENSOR_CORES if groups == 1 and has_view else otherwise
 
-    monkeypatch.setattr(dataflow, "choose", choose)
+    monkeypatch.setattr(dataflow, "conv_dataflow", conv_dataflow)
 
 
 def with_view(pairs, found):
@@ -49,7 +45,7 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(gemm, "implicit_gemm", implicit_gemm)
     monkeypatch.setattr(gemm, "pack_weight", lambda weight, **how: how)
-    pretend_tensor_cores(monkeypatch, otherwise=lambda **_: Dataflow.PLAIN)
+    pretend_tensor_cores(monkeypatch, otherwise=Dataflow.PLAIN)
     return made
 
 
@@ -61,15 +57,15 @@ def test_which_convolutions_go_to_tensor_cores(calls):
     view = with_view(pairs, found).forward.flat()
     whole = {"is_symmetric": True, "full_tap": found.full_tap}
     call = ConvCall(feats, weight, bias, residual, view, [], found.num_out, **whole)
-    out = _convolve(call._replace(mirrored=True))
+    out = _on_gpu(call._replace(mirrored=True))
     assert out.shape == (found.num_out, 6)
     assert calls == [({"transposed": False, "mirrored": True}, 6)]
-    adjoint = _convolve(call.adjoint(out))
+    adjoint = _on_gpu(call.adjoint(out))
     assert adjoint.shape == (found.num_out, 4)
     assert calls[1:] == [({"transposed": True, "mirrored": True}, 4)]
-    plain = _convolve(call._replace(pairs=pairs.forward.flat(), relu=True))
+    plain = _on_gpu(call._replace(pairs=pairs.forward.flat(), relu=True))
     assert len(calls) == 2
-    _convolve(call._replace(packed=feats))
+    _on_gpu(call._replace(packed=feats))
     assert calls[2][0] is feats  # the packed weight that is given
     expected = sparse_conv(feats, weight, pairs, bias=bias, residual=residual, relu=True)
     clouds.assert_close(plain, expected, tolerance=1e-12)
@@ -91,7 +87,7 @@ def test_a_weight_of_another_kind_is_refused(calls, what):
     feats, weight, _, _ = operands(found, 4, 6, torch.float64, "cpu")
     view = with_view(found.pairs(with_backward=False), found).forward.flat()
     with pytest.raises(kind, match="sparse_conv: weight must be"):
-        _convolve(ConvCall(feats, spoil(weight), None, None, view, [], found.num_out))
+        _on_gpu(ConvCall(feats, spoil(weight), None, None, view, [], found.num_out))
     assert calls == []
 
 

@@ -25,7 +25,7 @@ from torchsparse_lite.ops import ConvTerm, dataflow, gemm, plain_conv, sparse_co
 from torchsparse_lite.ops.sparse_conv_sum import SumCall, _in_one_pass
 
 MINKUNET = sys.modules[models.MinkUNet.__module__]  # models has a function of the module's name
-CHOOSE = dataflow.choose
+CONV_DATAFLOW = dataflow.conv_dataflow
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 
 
@@ -190,11 +190,9 @@ def test_what_does_not_go_to_tensor_cores(passes, monkeypatch):
         replace(term, pairs=kernel_map("cpu", size).pairs(with_backward=False))
         for term, size in zip(terms, (3, 1), strict=True)
     ]
-    in_one_pass(many)
-    assert [len(parts) for parts, _, _ in passes] == [1, 1]  # each convolution by itself
-    passes.clear()
-    assert torch.equal(in_one_pass(plain), sparse_conv_sum(plain))
-    monkeypatch.setattr(dataflow, "choose", CHOOSE)
+    for given in (many, plain):
+        assert torch.equal(in_one_pass(given), sparse_conv_sum(given))
+    monkeypatch.setattr(dataflow, "conv_dataflow", CONV_DATAFLOW)
     assert torch.equal(in_one_pass(terms), sparse_conv_sum(terms))
     assert not passes
 
@@ -281,7 +279,7 @@ def test_on_tensor_cores_nothing_is_concatenated(tensor_cores, monkeypatch):
     """Decoders read two tensors side by side, projections join the pass of the convolution."""
     fused = spnn.fuse(settle(models.MinkUNet(6, 7, TINY)))
     x = cloud()
-    monkeypatch.setattr(dataflow, "choose", CHOOSE)
+    monkeypatch.setattr(dataflow, "conv_dataflow", CONV_DATAFLOW)
     expected = fused(x)
     assert not tensor_cores
     pretend_tensor_cores(monkeypatch)
@@ -322,7 +320,7 @@ def test_stages_of_all_kinds_read_sides(tensor_cores):
     out = fused(x)
     assert [2] in tensor_cores
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataflow, "choose", CHOOSE)
+        patch.setattr(dataflow, "conv_dataflow", CONV_DATAFLOW)
         assert torch.equal(fused(x).feats, out.feats)
 
 

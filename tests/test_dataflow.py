@@ -21,7 +21,7 @@ from torchsparse_lite.ops.sparse_conv_sum import SumCall
 
 CONV = sys.modules["torchsparse_lite.ops.sparse_conv"]  # the package has a function of this name
 SUM = sys.modules["torchsparse_lite.ops.sparse_conv_sum"]
-TILES, CHANNELWISE, TENSOR_CORES, PLAIN = Dataflow
+ON_CPU, CHANNELWISE, TENSOR_CORES, PLAIN = Dataflow
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 LAYERS = {"dense": 1, "grouped": 2, "depthwise": 4}  # groups, of 4 channels
 SWITCHES = [False, True]  # for TF32
@@ -59,25 +59,25 @@ def machine(monkeypatch):
 
 @pytest.mark.parametrize(("layer", "dtype", "tf32"), CASES)
 def test_the_table(machine, layer, dtype, tf32):
-    """Both devices, both builds, with and without the view of implicit GEMM."""
-    groups, is_channelwise = LAYERS[layer], layer == "depthwise"
+    """Both builds, with and without the view of implicit GEMM."""
     on_gpu = wanted(layer, dtype, tf32)
-    on_cpu = CHANNELWISE if is_channelwise else TILES
-    for is_cuda, has_cuda, has_view, of_weight in itertools.product([False, True], repeat=4):
+    kind = {"groups": LAYERS[layer], "is_channelwise": layer == "depthwise"}
+    for has_cuda, has_view, of_weight in itertools.product([False, True], repeat=3):
         machine(has_cuda=has_cuda, tf32=tf32)
-        found = choose(
-            is_cuda=is_cuda,
-            dtype=dtype,
-            groups=groups,
-            is_channelwise=is_channelwise,
-            has_view=has_view,
-            of_weight=of_weight,
-        )
-        if not is_cuda:
-            assert found is on_cpu
-            continue
+        found = choose(dtype, has_view=has_view, of_weight=of_weight, **kind)
         lacks_view = on_gpu[of_weight] is TENSOR_CORES and not (has_view or of_weight)
         assert found is (PLAIN if lacks_view or not has_cuda else on_gpu[of_weight])
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_cpu_has_kernels_of_its_own(machine, layer, dtype):
+    """Whatever the build and the switch."""
+    feats, weight = torch.ones(3, 4, dtype=dtype), torch.ones(27, 4 // LAYERS[layer], 4)
+    machine(has_cuda=True, tf32=True)
+    assert dataflow.conv_dataflow(feats, weight, LAYERS[layer]) is ON_CPU
+    assert dataflow.conv_dataflow(feats) is ON_CPU
+    assert dataflow.weight_grad_dataflow(feats, feats, LAYERS[layer]) is ON_CPU
 
 
 class Taps:
@@ -224,7 +224,7 @@ def test_dynamo_traces_the_choice(monkeypatch, dtype):
     monkeypatch.setattr(dataflow, "has_cuda", lambda: True)
 
     def run(x):
-        return x + choose(is_cuda=True, dtype=dtype).value
+        return x + choose(dtype).value
 
     compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
     assert compiled(torch.zeros(())) == DENSE[dtype, False][0].value

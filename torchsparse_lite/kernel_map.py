@@ -354,11 +354,22 @@ class KernelMap:
         """The arrays that the operators take.
 
         Args:
-            with_backward: also those of the transposed map, which the input gradient needs. They
-                are made once and kept.
+            with_backward: also those of the transposed map, which the input gradient needs.
+
+        They are made once and kept.
         """
         needed = with_backward and not self.is_symmetric
-        backward = self._backward_arrays if needed else None
+        return self._both_ways if needed else self._one_way
+
+    @cached_property
+    def _one_way(self) -> Pairs:
+        return self._with(None)
+
+    @cached_property
+    def _both_ways(self) -> Pairs:
+        return self._with(self._backward_arrays)
+
+    def _with(self, backward: MapArrays | None) -> Pairs:
         return Pairs(
             self._arrays,
             backward,

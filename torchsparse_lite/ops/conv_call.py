@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from torchsparse_lite.ops.map_arrays import MapArrays
+from torchsparse_lite.ops.map_arrays import GemmView, MapArrays, PairLists
 
 __all__ = ["ConvCall"]
 
@@ -50,9 +50,14 @@ class ConvCall(NamedTuple):
     packed: Tensor | None = None
 
     @property
-    def arrays(self) -> MapArrays:
-        """``pairs`` by name."""
-        return MapArrays.of(self.pairs)
+    def lists(self) -> PairLists:
+        """Of ``pairs``."""
+        return PairLists.of(self.pairs)
+
+    @property
+    def view(self) -> GemmView | None:
+        """Of ``pairs``."""
+        return MapArrays.of(self.pairs).view
 
     @property
     def out_channels(self) -> int:
@@ -68,7 +73,7 @@ class ConvCall(NamedTuple):
         pairs, backward_pairs = self.pairs, self.backward_pairs
         if not self.is_symmetric:
             backward_pairs = pairs
-            pairs = self.backward_pairs or list(self.arrays.lists.transposed(num_in))
+            pairs = self.backward_pairs or list(self.lists.transposed(num_in))
         return self._replace(
             feats=grad,
             bias=None,

@@ -18,6 +18,7 @@ __all__ = [
     "choose",
     "conv_dataflow",
     "host_taps",
+    "is_channelwise",
     "weight_grad_dataflow",
 ]
 
@@ -28,40 +29,36 @@ class Dataflow(Enum):
     """How a convolution is computed, or its gradient by the weight.
 
     Attributes:
-        TILES: on the CPU, tile after tile of the output.
-        CHANNELWISE: each channel by itself, on either device.
-        TENSOR_CORES: by :mod:`torchsparse_lite.ops.gemm`, on a GPU.
-        PLAIN: by :mod:`torchsparse_lite.ops.plain_conv`, on a GPU; the only one in which the host
-            loops over the taps.
+        ON_CPU: by the kernels of the CPU.
+        CHANNELWISE: by :mod:`torchsparse_lite.ops.channelwise_conv`.
+        TENSOR_CORES: by :mod:`torchsparse_lite.ops.gemm`.
+        PLAIN: by :mod:`torchsparse_lite.ops.plain_conv`, the only one in which the host loops over
+            the taps.
     """
 
-    TILES = auto()
+    ON_CPU = auto()
     CHANNELWISE = auto()
     TENSOR_CORES = auto()
     PLAIN = auto()
 
 
 def choose(
-    *,
-    is_cuda: bool,
     dtype: torch.dtype,
+    *,
     groups: int = 1,
     is_channelwise: bool = False,
     has_view: bool = True,
     of_weight: bool = False,
 ) -> Dataflow:
-    """The table of all choices.
+    """The table of all choices on a GPU.
 
     Args:
-        is_cuda: where the features are.
         dtype: that is computed in.
         groups: channel groups.
         is_channelwise: each channel is a group.
         has_view: the map comes with its :class:`~torchsparse_lite.ops.map_arrays.GemmView`.
         of_weight: of the gradient by the weight, which needs no view.
     """
-    if not is_cuda:
-        return Dataflow.CHANNELWISE if is_channelwise else Dataflow.TILES
     if not has_cuda():
         return Dataflow.PLAIN
     if is_channelwise:
@@ -71,6 +68,11 @@ def choose(
     else:
         is_theirs = has_view and (dtype in _HALVES or (dtype == torch.float32 and allows_tf32()))
     return Dataflow.TENSOR_CORES if groups == 1 and is_theirs else Dataflow.PLAIN
+
+
+def is_channelwise(feats: Tensor, weight: Tensor, groups: int) -> bool:
+    """Whether a convolution of these operands takes each channel by itself."""
+    return weight.shape[1] == 1 and groups == feats.shape[1] == weight.shape[2]
 
 
 def conv_dataflow(
@@ -90,15 +92,12 @@ def conv_dataflow(
         has_view: see :func:`choose`.
         of_weight: see :func:`choose`.
     """
+    if not feats.is_cuda:
+        return Dataflow.ON_CPU
     return choose(
-        is_cuda=feats.is_cuda,
-        dtype=computed_dtype(feats),
+        computed_dtype(feats),
         groups=groups,
-        is_channelwise=(
-            weight is not None
-            and groups == feats.shape[1] == weight.shape[2]
-            and weight.shape[1] == 1
-        ),
+        is_channelwise=weight is not None and is_channelwise(feats, weight, groups),
         has_view=has_view,
         of_weight=of_weight,
     )
@@ -112,13 +111,10 @@ def weight_grad_dataflow(feats: Tensor, grad_out: Tensor, groups: int) -> Datafl
         grad_out: (num_out, out_channels).
         groups: channel groups.
     """
-    return choose(
-        is_cuda=feats.is_cuda,
-        dtype=feats.dtype,
-        groups=groups,
-        is_channelwise=groups == feats.shape[1] == grad_out.shape[1],
-        of_weight=True,
-    )
+    if not feats.is_cuda:
+        return Dataflow.ON_CPU
+    by_channel = groups == feats.shape[1] == grad_out.shape[1]
+    return choose(feats.dtype, groups=groups, is_channelwise=by_channel, of_weight=True)
 
 
 def host_taps(pairs: Pairs, feats: Tensor, weight: Tensor, groups: int = 1) -> Tensor | None:

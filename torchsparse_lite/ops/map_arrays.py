@@ -27,6 +27,11 @@ class PairLists(NamedTuple):
     out_index: Tensor
     tile_ptr: Tensor
 
+    @classmethod
+    def of(cls, flat: Sequence[Tensor]) -> PairLists:
+        """From the ``Tensor[]`` of a schema, in which they come first."""
+        return cls._make(flat[: len(cls._fields)])
+
     def transposed(self, num_in: int) -> PairLists:
         """Those of the transposed map, whose outputs are the ``num_in`` rows of the input."""
         tap_ptr = tap_begins(self.tile_ptr)
@@ -69,8 +74,9 @@ class MapArrays(NamedTuple):
     @classmethod
     def of(cls, flat: Sequence[Tensor]) -> MapArrays:
         """From the ``Tensor[]`` of a schema."""
-        in_index, out_index, tile_ptr, *view = flat
-        return cls(PairLists(in_index, out_index, tile_ptr), GemmView(*view) if view else None)
+        lists = PairLists.of(flat)
+        view = flat[len(lists) :]
+        return cls(lists, GemmView._make(view) if view else None)
 
     def flat(self) -> list[Tensor]:
         """As the ``Tensor[]`` of a schema."""

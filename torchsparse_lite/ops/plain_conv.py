@@ -46,7 +46,7 @@ _ROWS = 4096  # of one product
 def sparse_conv(call: ConvCall) -> Tensor:
     """The operator of this name, see :mod:`torchsparse_lite.ops.sparse_conv`; packs nothing."""
     check_operands(call)
-    feats, lists, num_out = call.feats, call.arrays.lists, call.num_out
+    feats, lists, num_out = call.feats, call.lists, call.num_out
     ptr = _taps_on_host("sparse_conv", lists, call.tap_ptr)
     _check_full_tap(ptr, call.full_tap, num_out)
     dtype = sum_dtype(feats.dtype)
@@ -94,7 +94,7 @@ def sparse_conv_weight_grad(
 def check_operands(call: ConvCall) -> None:
     """Raise unless the operands of a convolution fit the features and the kernel map."""
     feats, groups, out_channels = call.feats, call.groups, call.out_channels
-    in_channels, volume = feats.shape[1], call.arrays.lists.tile_ptr.shape[1]
+    in_channels, volume = feats.shape[1], call.lists.tile_ptr.shape[1]
     _check_groups("sparse_conv", groups, in_channels, out_channels)
     rows, columns = in_channels, out_channels
     if call.transposed:

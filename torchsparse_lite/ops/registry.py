@@ -46,7 +46,7 @@ def define_op(
     cuda: Callable[..., Any] | None = None,
     autograd: Autograd | None = None,
     autocast: bool = False,
-    record: Callable[..., Any] | None = None,
+    record: Callable[[tuple[Any, ...]], Any] | None = None,
 ) -> Callable[..., Any]:
     """Declare ``torch.ops.tsl.<name>``.
 
@@ -57,19 +57,16 @@ def define_op(
         cuda: computes it for CUDA tensors; without one, a CUDA tensor gets an error with a remedy.
         autograd: None for integer results.
         autocast: compute in autocast's dtype, as torch's own convolutions do.
-        record: what ``cpu``, ``cuda`` and ``fake`` take in place of the arguments, a named tuple in
-            the order of the schema.
+        record: makes of all arguments the one that ``cpu``, ``cuda`` and ``fake`` take: ``_make``
+            of a named tuple in the order of the schema.
 
     Returns:
         The operator, ready to be called.
     """
     name = schema.partition("(")[0]
     if record is not None:
-        cpu, fake, cuda = (
-            _taking(record, cpu),
-            _taking(record, fake),
-            cuda and _taking(record, cuda),
-        )
+        cpu, fake = _taking(record, cpu), _taking(record, fake)
+        cuda = cuda and _taking(record, cuda)
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, opaque(cpu), "CPU")
     _library.impl(name, opaque(cuda or _refuse_cuda(name)), "CUDA")
@@ -92,10 +89,12 @@ def gradients(arguments: Iterable[str], **known: Any) -> tuple[Any, ...]:
     return tuple(known.get(name) for name in arguments)
 
 
-def _taking(record: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+def _taking(
+    record: Callable[[tuple[Any, ...]], Any], function: Callable[..., Any]
+) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any) -> Any:
-        return function(record(*args))
+        return function(record(args))
 
     return call
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite._native import C
-from torchsparse_lite.ops import gemm, plain_conv
+from torchsparse_lite.ops import dataflow, gemm, plain_conv
 from torchsparse_lite.ops.channelwise_conv import channelwise_conv, channelwise_weight_grad
 from torchsparse_lite.ops.columns import column_sums
 from torchsparse_lite.ops.conv_call import ConvCall
-from torchsparse_lite.ops.dataflow import Dataflow, conv_dataflow, host_taps, weight_grad_dataflow
+from torchsparse_lite.ops.dataflow import Dataflow, is_channelwise
 from torchsparse_lite.ops.map_arrays import GemmView, PairLists, Pairs
 from torchsparse_lite.ops.packed_weight import PackedWeight, kept_weight
 from torchsparse_lite.ops.pairs import tap_begins, tile_rows
@@ -29,28 +29,21 @@ from torchsparse_lite.ops.widen import sum_dtype
 __all__ = ["sparse_conv", "sparse_conv_weight_grad"]
 
 
-def _convolve(call: ConvCall) -> Tensor:
-    lists, view = call.arrays
-    flow = conv_dataflow(call.feats, call.weight, call.groups, has_view=view is not None)
-    if flow is Dataflow.TILES:
-        return _by_tiles(call, lists)
-    if flow is Dataflow.CHANNELWISE:
-        return _by_channel(call, lists)
-    if view is not None and flow is Dataflow.TENSOR_CORES:
-        return _on_tensor_cores(call, view)
-    return plain_conv.sparse_conv(call)
-
-
-def _by_tiles(call: ConvCall, lists: PairLists) -> Tensor:
-    feats, bias, residual, num_out = call.feats, call.bias, call.residual, call.num_out
-    out = feats.new_empty((num_out, call.out_channels))
+def _on_cpu(call: ConvCall) -> Tensor:
+    feats, weight, bias, residual = call.feats, call.weight, call.bias, call.residual
+    if is_channelwise(feats, weight, call.groups):
+        return _by_channel(call)
+    in_index, out_index, tile_ptr, *_ = call.pairs
+    out = feats.new_empty((call.num_out, call.out_channels))
     C.sparse_conv(
         feats.contiguous(),
-        call.weight.contiguous(),
+        weight.contiguous(),
         None if bias is None else bias.contiguous(),
         None if residual is None else residual.contiguous(),
-        *lists,
-        tile_rows(num_out),
+        in_index,
+        out_index,
+        tile_ptr,
+        tile_rows(call.num_out),
         call.groups,
         call.transposed,
         call.mirrored,
@@ -62,13 +55,22 @@ def _by_tiles(call: ConvCall, lists: PairLists) -> Tensor:
     return out
 
 
-def _by_channel(call: ConvCall, lists: PairLists) -> Tensor:
-    if call.feats.is_cuda:  # in the words of its other paths
-        plain_conv.check_operands(call)
+def _on_gpu(call: ConvCall) -> Tensor:
+    view = call.view
+    flow = dataflow.conv_dataflow(call.feats, call.weight, call.groups, has_view=view is not None)
+    if flow is Dataflow.PLAIN:  # looks at the operands itself
+        return plain_conv.sparse_conv(call)
+    plain_conv.check_operands(call)
+    if flow is Dataflow.TENSOR_CORES and view is not None:
+        return _on_tensor_cores(call, view)
+    return _by_channel(call)
+
+
+def _by_channel(call: ConvCall) -> Tensor:
     return channelwise_conv(
         call.feats,
         (call.weight.flip(0) if call.mirrored else call.weight).squeeze(1),
-        lists,
+        call.lists,
         call.num_out,
         bias=call.bias,
         residual=call.residual,
@@ -77,7 +79,6 @@ def _by_channel(call: ConvCall, lists: PairLists) -> Tensor:
 
 
 def _on_tensor_cores(call: ConvCall, view: GemmView) -> Tensor:
-    plain_conv.check_operands(call)
     packed = call.packed
     if packed is None:
         packed = gemm.pack_weight(call.weight, transposed=call.transposed, mirrored=call.mirrored)
@@ -122,7 +123,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 def _grad_of_weight(call: ConvCall, grad: Tensor) -> Tensor:
-    inputs, outputs, lists = call.feats, grad, call.arrays.lists
+    inputs, outputs, lists = call.feats, grad, call.lists
     if call.transposed:
         # The stored weight belongs to the adjoint: exchange the two sides of every pair.
         inputs, outputs = outputs, inputs
@@ -135,12 +136,12 @@ _sparse_conv = define_op(
     "sparse_conv(Tensor feats, Tensor weight, Tensor? bias, Tensor? residual, Tensor[] pairs, "
     "Tensor[] backward_pairs, SymInt num_out, int groups, bool is_symmetric, int full_tap, "
     "bool transposed, bool mirrored, bool relu, Tensor? tap_ptr, Tensor? packed) -> Tensor",
-    cpu=_convolve,
-    cuda=_convolve,
+    cpu=_on_cpu,
+    cuda=_on_gpu,
     fake=lambda call: call.feats.new_empty((call.num_out, call.out_channels)),
     autograd=Autograd(_setup, _backward),
     autocast=True,
-    record=ConvCall,
+    record=ConvCall._make,
 )
 
 
@@ -185,32 +186,26 @@ def sparse_conv(
         pairs.forward.flat(),
         pairs.backward.flat() if pairs.backward else [],
         pairs.num_out,
-        groups=groups,
-        is_symmetric=pairs.is_symmetric,
-        full_tap=pairs.full_tap,
-        transposed=transposed,
+        groups,
+        pairs.is_symmetric,
+        pairs.full_tap,
+        transposed,
         relu=relu,
-        tap_ptr=host_taps(pairs, feats, weight, groups),
+        tap_ptr=dataflow.host_taps(pairs, feats, weight, groups),
         packed=kept[0] if kept else None,
     )
     result: Tensor = _sparse_conv(*call)
     return result
 
 
-def _sum_outer_products(
+def _weight_grad_on_cpu(
     feats: Tensor, grad_out: Tensor, pairs: list[Tensor], groups: int, tap_ptr: Tensor | None
 ) -> Tensor:
+    in_channels, out_channels = feats.shape[1], grad_out.shape[1]
+    if groups == in_channels == out_channels:
+        return _weight_grad_by_channel(feats, grad_out, pairs)
     lists = PairLists(*pairs)
-    flow = weight_grad_dataflow(feats, grad_out, groups)
-    if flow is Dataflow.CHANNELWISE:
-        rows = tile_rows_of(lists.tile_ptr, grad_out.shape[0], feats.shape[0])
-        return channelwise_weight_grad(feats, grad_out, lists, rows).unsqueeze(1)
-    if flow is Dataflow.TENSOR_CORES:
-        tap_begin = tap_begins(lists.tile_ptr)
-        return gemm.pair_gemm(feats, grad_out, lists.in_index, lists.out_index, tap_begin)
-    if flow is Dataflow.PLAIN:
-        return plain_conv.sparse_conv_weight_grad(feats, grad_out, pairs, groups, tap_ptr)
-    shape = (lists.tile_ptr.shape[1], feats.shape[1] // groups, grad_out.shape[1])
+    shape = (lists.tile_ptr.shape[1], in_channels // groups, out_channels)
     grad_weight = feats.new_empty(shape, dtype=sum_dtype(feats.dtype))
     C.sparse_conv_weight_grad(
         feats.contiguous(),
@@ -222,6 +217,24 @@ def _sum_outer_products(
         torch.get_num_threads(),
     )
     return grad_weight
+
+
+def _weight_grad_on_gpu(
+    feats: Tensor, grad_out: Tensor, pairs: list[Tensor], groups: int, tap_ptr: Tensor | None
+) -> Tensor:
+    flow = dataflow.weight_grad_dataflow(feats, grad_out, groups)
+    if flow is Dataflow.CHANNELWISE:
+        return _weight_grad_by_channel(feats, grad_out, pairs)
+    if flow is Dataflow.TENSOR_CORES:
+        in_index, out_index, tile_ptr = pairs
+        return gemm.pair_gemm(feats, grad_out, in_index, out_index, tap_begins(tile_ptr))
+    return plain_conv.sparse_conv_weight_grad(feats, grad_out, pairs, groups, tap_ptr)
+
+
+def _weight_grad_by_channel(feats: Tensor, grad_out: Tensor, pairs: list[Tensor]) -> Tensor:
+    lists = PairLists(*pairs)
+    rows = tile_rows_of(lists.tile_ptr, grad_out.shape[0], feats.shape[0])
+    return channelwise_weight_grad(feats, grad_out, lists, rows).unsqueeze(1)
 
 
 def tile_rows_of(tile_ptr: Tensor, *row_counts: int) -> int:
@@ -262,8 +275,8 @@ def _weight_grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 _weight_grad = define_op(
     "sparse_conv_weight_grad(Tensor feats, Tensor grad_out, Tensor[] pairs, int groups, "
     "Tensor? tap_ptr) -> Tensor",
-    cpu=_sum_outer_products,
-    cuda=_sum_outer_products,
+    cpu=_weight_grad_on_cpu,
+    cuda=_weight_grad_on_gpu,
     fake=lambda feats, grad_out, pairs, groups, tap_ptr: feats.new_empty(
         (pairs[2].shape[1], feats.shape[1] // groups, grad_out.shape[1]),
         dtype=sum_dtype(feats.dtype),
@@ -286,7 +299,7 @@ def sparse_conv_weight_grad(
     Returns:
         (kernel_volume, in_channels / groups, out_channels), float64 for float64 and else float32.
     """
-    has_loop = weight_grad_dataflow(feats, grad_out, groups) is Dataflow.PLAIN
-    taps = pairs.tap_ptr if has_loop or not feats.is_cuda else None
+    flow = dataflow.weight_grad_dataflow(feats, grad_out, groups)
+    taps = pairs.tap_ptr if flow in (Dataflow.PLAIN, Dataflow.ON_CPU) else None
     result: Tensor = _weight_grad(feats, grad_out, list(pairs.forward.lists), groups, taps)
     return result

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite.errors import check_dtype, check_shape, refuse
-from torchsparse_lite.ops import gemm
-from torchsparse_lite.ops.dataflow import Dataflow, conv_dataflow, host_taps
+from torchsparse_lite.ops import dataflow, gemm
+from torchsparse_lite.ops.dataflow import Dataflow
 from torchsparse_lite.ops.map_arrays import GemmView, MapArrays, Pairs
 from torchsparse_lite.ops.packed_weight import PackedWeight, kept_weight
 from torchsparse_lite.ops.registry import define_op
@@ -64,7 +64,7 @@ def sums_in_one_pass(*feats: Tensor) -> bool:
         return False
     if torch.is_autocast_enabled(feats[0].device.type):
         return False
-    return conv_dataflow(feats[0]) is Dataflow.TENSOR_CORES
+    return dataflow.conv_dataflow(feats[0]) is Dataflow.TENSOR_CORES
 
 
 def sparse_conv_sum(
@@ -157,7 +157,7 @@ class SumCall(NamedTuple):
             pairs=[array for term in terms for array in term.pairs.forward.flat()],
             full_taps=[term.pairs.full_tap for term in terms],
             is_identity=[term.pairs.is_identity for term in terms],
-            tap_ptrs=[host_taps(term.pairs, term.feats[0], term.weight) for term in terms],
+            tap_ptrs=[dataflow.host_taps(term.pairs, term.feats[0], term.weight) for term in terms],
             packed=[part for parts in kept for part in parts] if all(kept) else [],
             num_out=terms[0].pairs.num_out,
             relu=relu,
@@ -219,7 +219,7 @@ def _in_one_pass(call: SumCall) -> Tensor:
 
 def _view_on_tensor_cores(term: ConvTerm) -> GemmView | None:
     view = term.pairs.forward.view
-    flow = conv_dataflow(term.feats[0], term.weight, has_view=view is not None)
+    flow = dataflow.conv_dataflow(term.feats[0], term.weight, has_view=view is not None)
     return view if flow is Dataflow.TENSOR_CORES else None
 
 
@@ -241,5 +241,5 @@ _sparse_conv_sum = define_op(
     cuda=_in_one_pass,
     fake=lambda call: call.feats[0].new_empty((call.num_out, call.weights[0].shape[2])),
     autocast=True,
-    record=SumCall,
+    record=SumCall._make,
 )

@@ -136,7 +136,7 @@ class _Watch(TorchDispatchMode):
             if call.groups == 1:
                 num_in, in_channels = call.feats.shape
                 shape = call.weight.shape[0], in_channels, call.out_channels
-                self.seen.append(Convolution(shape, num_in, call.num_out, call.arrays))
+                self.seen.append(Convolution(shape, num_in, call.num_out, MapArrays.of(call.pairs)))
         return func(*args, **(kwargs or {}))
 
 
