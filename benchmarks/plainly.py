@@ -10,7 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchsparse_lite.ops import plain_conv
-from torchsparse_lite.ops.sparse_conv_sum import one_by_one
+from torchsparse_lite.ops.conv_call import ConvCall
+from torchsparse_lite.ops.sparse_conv_sum import SumCall, one_by_one
 
 __all__ = ["Plainly"]
 
@@ -32,9 +33,9 @@ class Plainly(TorchDispatchMode):
         operators = torch.ops.tsl
         if func is operators.sparse_conv_sum.default:
             with self:
-                return one_by_one(*args)
+                return one_by_one(SumCall(*args))
         plain: dict[object, Callable[..., Any]] = {
-            operators.sparse_conv.default: plain_conv.sparse_conv,
+            operators.sparse_conv.default: lambda *args: plain_conv.sparse_conv(ConvCall(*args)),
             operators.sparse_conv_weight_grad.default: plain_conv.sparse_conv_weight_grad,
         }
         return plain.get(func, func)(*args, **(kwargs or {}))

@@ -11,13 +11,32 @@ import torch
 from test_cuda_gemm import kernel_map, operands
 
 from torchsparse_lite.kernel_map import KernelMap
-from torchsparse_lite.ops import gemm, sparse_conv
-from torchsparse_lite.ops.sparse_conv import _sparse_conv_cuda as on_cuda
+from torchsparse_lite.ops import dataflow, gemm, sparse_conv
+from torchsparse_lite.ops.conv_call import ConvCall
+from torchsparse_lite.ops.dataflow import Dataflow
+from torchsparse_lite.ops.map_arrays import GemmView, MapArrays
+from torchsparse_lite.ops.sparse_conv import _on_gpu
+
+
+def pretend_tensor_cores(monkeypatch, otherwise=Dataflow.ON_CPU):
+    """Tensor cores on the CPU, for maps with a view."""
+
+    def conv_dataflow(feats, weight=None, groups=1, *, has_view=True):
+        return Dataflow.TENSOR_CORES if groups == 1 and has_view else otherwise
+
+    monkeypatch.setattr(dataflow, "conv_dataflow", conv_dataflow)
+
+
+def with_view(pairs, found):
+    """A map's arrays as they are on a GPU."""
+    order = torch.arange(found.num_out, dtype=torch.int32)
+    view = GemmView(*found.neighbors, order)
+    return replace(pairs, forward=MapArrays(pairs.forward.lists, view))
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The CUDA operator on the CPU, with tensor cores that say that they were called."""
+    """A GPU's convolutions on the CPU, with tensor cores that say that they were called."""
     made = []
 
     def implicit_gemm(feats, packed, table, order, **options):
@@ -26,7 +45,7 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(gemm, "implicit_gemm", implicit_gemm)
     monkeypatch.setattr(gemm, "pack_weight", lambda weight, **how: how)
-    monkeypatch.setattr(gemm, "fits", lambda feats, groups: groups == 1)
+    pretend_tensor_cores(monkeypatch, otherwise=Dataflow.PLAIN)
     return made
 
 
@@ -35,21 +54,18 @@ def test_which_convolutions_go_to_tensor_cores(calls):
     found = kernel_map("cpu")
     feats, weight, bias, residual = operands(found, 4, 6, torch.float64, "cpu")
     pairs = found.pairs(with_backward=False)
-    order = torch.arange(found.num_out, dtype=torch.int32)
-    view = [*pairs.forward, *found.neighbors, order]
-    arguments = (found.num_out, 1, True, found.full_tap)
-    flags = (False, True, False, None, None)
-    out = on_cuda(feats, weight, bias, residual, view, [], *arguments, *flags)
+    view = with_view(pairs, found).forward.flat()
+    whole = {"is_symmetric": True, "full_tap": found.full_tap}
+    call = ConvCall(feats, weight, bias, residual, view, [], found.num_out, **whole)
+    out = _on_gpu(call._replace(mirrored=True))
     assert out.shape == (found.num_out, 6)
     assert calls == [({"transposed": False, "mirrored": True}, 6)]
-    flags = (True, False, False, None, None)
-    adjoint = on_cuda(out, weight, None, None, view, [], *arguments, *flags)
+    adjoint = _on_gpu(call.adjoint(out))
     assert adjoint.shape == (found.num_out, 4)
-    assert calls[1:] == [({"transposed": True, "mirrored": False}, 4)]
-    flags = (False, False, True, None, None)
-    plain = on_cuda(feats, weight, bias, residual, list(pairs.forward), [], *arguments, *flags)
+    assert calls[1:] == [({"transposed": True, "mirrored": True}, 4)]
+    plain = _on_gpu(call._replace(pairs=pairs.forward.flat(), relu=True))
     assert len(calls) == 2
-    on_cuda(feats, weight, None, None, view, [], *arguments, *flags[:-1], feats)
+    _on_gpu(call._replace(packed=feats))
     assert calls[2][0] is feats  # the packed weight that is given
     expected = sparse_conv(feats, weight, pairs, bias=bias, residual=residual, relu=True)
     clouds.assert_close(plain, expected, tolerance=1e-12)
@@ -69,11 +85,9 @@ def test_a_weight_of_another_kind_is_refused(calls, what):
     kind, spoil = WRONG[what]
     found = kernel_map("cpu")
     feats, weight, _, _ = operands(found, 4, 6, torch.float64, "cpu")
-    lists = list(found.pairs(with_backward=False).forward)
-    view = [*lists, *found.neighbors, torch.arange(found.num_out, dtype=torch.int32)]
-    options = found.num_out, 1, True, found.full_tap, False, False, False, None, None
+    view = with_view(found.pairs(with_backward=False), found).forward.flat()
     with pytest.raises(kind, match="sparse_conv: weight must be"):
-        on_cuda(feats, spoil(weight), None, None, view, [], *options)
+        _on_gpu(ConvCall(feats, spoil(weight), None, None, view, [], found.num_out))
     assert calls == []
 
 
@@ -93,10 +107,10 @@ def test_torchs_switch_has_two_names(name):
     switch = torch.backends.cuda.matmul
     if not hasattr(switch, name):
         pytest.skip(f"this torch has no {name}")
-    assert not gemm.allows_tf32()
+    assert not dataflow.allows_tf32()
     try:
         setattr(switch, name, "tf32" if name == "fp32_precision" else True)
-        assert gemm.allows_tf32()
+        assert dataflow.allows_tf32()
     finally:
         switch.allow_tf32 = False
 
@@ -126,10 +140,8 @@ def test_gradients_pass_the_view_of_implicit_gemm_along():
     found = kernel_map("cpu")
     feats, weight, _, _ = operands(found, 3, 5, torch.float64, "cpu")
     pairs = found.pairs(with_backward=True)
-    order = torch.arange(found.num_out, dtype=torch.int32)
-    longer = replace(pairs, forward=(*pairs.forward, *found.neighbors, order))
     grads = []
-    for given in (pairs, longer):
+    for given in (pairs, with_view(pairs, found)):
         leaves = [tensor.clone().requires_grad_() for tensor in (feats, weight)]
         grads.append(torch.autograd.grad(sparse_conv(*leaves, given).square().sum(), leaves))
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))

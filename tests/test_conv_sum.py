@@ -10,6 +10,7 @@ from pathlib import Path
 import clouds
 import pytest
 import torch
+from test_conv_dispatch import pretend_tensor_cores, with_view
 from test_cuda_gemm import kernel_map
 from test_models import TINY, settle
 from torch.autograd import gradcheck, gradgradcheck
@@ -20,18 +21,17 @@ from torchsparse_lite import models, ops
 from torchsparse_lite import nn as spnn
 from torchsparse_lite._native import C
 from torchsparse_lite.nn.conv_sum import over_sides, reads_sides, sum_convs
-from torchsparse_lite.ops import ConvTerm, gemm, plain_conv, sparse_conv, sparse_conv_sum
-from torchsparse_lite.ops.sparse_conv_sum import _sum_cuda as on_cuda
+from torchsparse_lite.ops import ConvTerm, dataflow, gemm, plain_conv, sparse_conv, sparse_conv_sum
+from torchsparse_lite.ops.sparse_conv_sum import SumCall, _in_one_pass
 
 MINKUNET = sys.modules[models.MinkUNet.__module__]  # models has a function of the module's name
+CONV_DATAFLOW = dataflow.conv_dataflow
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 
 
 def pairs_of(found):
     """A map's arrays with the view of implicit GEMM, as they are on a GPU."""
-    pairs = found.pairs(with_backward=False)
-    order = torch.arange(found.num_out, dtype=torch.int32)
-    return replace(pairs, forward=(*pairs.forward, *found.neighbors, order))
+    return with_view(found.pairs(with_backward=False), found)
 
 
 def term_of(found, widths, out_channels=6, *, seed=0, dtype=torch.float64, bias=True):
@@ -133,7 +133,7 @@ def test_only_maps_of_own_rows_are_the_identity():
 
 @pytest.fixture
 def passes(monkeypatch):
-    """The CUDA operator on the CPU, with tensor cores that say what they were given."""
+    """A GPU's sums on the CPU, with tensor cores that say what they were given."""
     made = []
 
     def implicit_gemm_sum(parts, order, **options):
@@ -142,41 +142,28 @@ def passes(monkeypatch):
 
     monkeypatch.setattr(gemm, "implicit_gemm_sum", implicit_gemm_sum)
     monkeypatch.setattr(gemm, "pack_weight", lambda weight, **_: weight)
-    monkeypatch.setattr(gemm, "fits", lambda feats, groups: groups == 1)
+    pretend_tensor_cores(monkeypatch)
     return made
 
 
-def arguments_of(terms, residual=None, packed=(), *, relu=False):
-    return (
-        [side for term in terms for side in term.feats],
-        [len(term.feats) for term in terms],
-        [term.weight for term in terms],
-        [term.bias for term in terms],
-        residual,
-        [array for term in terms for array in term.pairs.forward],
-        [term.pairs.full_tap for term in terms],
-        [term.pairs.is_identity for term in terms],
-        [term.pairs.tap_ptr for term in terms],
-        list(packed),
-        terms[0].pairs.num_out,
-        relu,
-    )
+def in_one_pass(terms):
+    return _in_one_pass(SumCall.of(terms, None, relu=False))
 
 
 def test_what_goes_to_tensor_cores(passes):
     """A part for each tensor, with its channels of the weight; own rows need no table."""
     first, second = terms = block_terms()
     residual = clouds.random_values(first.pairs.num_out, 6)
-    out = on_cuda(*arguments_of(terms, residual, relu=True))
+    out = _in_one_pass(SumCall.of(terms, residual, relu=True))
     assert out.shape == (first.pairs.num_out, 6)
     ((parts, order, options),) = passes
     feats, packed, tables = zip(*parts, strict=True)
     assert all(a is b for a, b in zip(feats, (*first.feats, *second.feats), strict=True))
     weights = (first.weight, second.weight[:, :3], second.weight[:, 3:])
     assert all(torch.equal(a, b) for a, b in zip(packed, weights, strict=True))
-    assert all(a is b for a, b in zip(tables[0], first.pairs.forward[3:6], strict=True))
+    assert all(a is b for a, b in zip(tables[0], first.pairs.forward.view.table, strict=True))
     assert tables[1:] == (None, None)
-    assert order is first.pairs.forward[6]
+    assert order is first.pairs.forward.view.order
     assert all(a is b for a, b in zip(options["biases"], (first.bias, second.bias), strict=True))
     assert options["residual"] is residual
     assert (options["out_channels"], options["relu"]) == (6, True)
@@ -186,11 +173,11 @@ def test_the_order_is_that_of_a_table_and_packed_weights_are_taken(passes):
     cube, centre = kernel_map("cpu"), kernel_map("cpu", 1)
     terms = [term_of(centre, [4], bias=False), term_of(cube, [3, 5])]
     kept = [torch.zeros(1), torch.ones(1), torch.ones(2)]
-    on_cuda(*arguments_of(terms, packed=kept))
+    _in_one_pass(SumCall.of(terms, None, relu=False)._replace(packed=kept))
     ((parts, order, options),) = passes
     assert all(part.packed is own for part, own in zip(parts, kept, strict=True))
-    assert parts[1].table[0] is parts[2].table[0] is terms[1].pairs.forward[3]
-    assert order is terms[1].pairs.forward[6]
+    assert parts[1].table[0] is parts[2].table[0] is terms[1].pairs.forward.view.mask
+    assert order is terms[1].pairs.forward.view.order
     assert [bias is terms[1].bias for bias in options["biases"]] == [True]
 
 
@@ -200,12 +187,13 @@ def test_what_does_not_go_to_tensor_cores(passes, monkeypatch):
     cube = kernel_map("cpu")
     many = [term_of(cube, [1, 2, 1]), term_of(cube, [2, 1], seed=5)]
     plain = [
-        replace(term, pairs=replace(term.pairs, forward=term.pairs.forward[:3])) for term in terms
+        replace(term, pairs=kernel_map("cpu", size).pairs(with_backward=False))
+        for term, size in zip(terms, (3, 1), strict=True)
     ]
     for given in (many, plain):
-        assert torch.equal(on_cuda(*arguments_of(given)), sparse_conv_sum(given))
-    monkeypatch.setattr(gemm, "fits", lambda feats, groups: False)
-    assert torch.equal(on_cuda(*arguments_of(terms)), sparse_conv_sum(terms))
+        assert torch.equal(in_one_pass(given), sparse_conv_sum(given))
+    monkeypatch.setattr(dataflow, "conv_dataflow", CONV_DATAFLOW)
+    assert torch.equal(in_one_pass(terms), sparse_conv_sum(terms))
     assert not passes
 
 
@@ -215,10 +203,10 @@ def test_operands_that_do_not_fit_are_refused(passes):
         with pytest.raises(
             ValueError, match=r"sparse_conv_sum: weight must be of shape \(1, 7, 6\)"
         ):
-            on_cuda(*arguments_of([first, replace(second, weight=wrong)]))
+            in_one_pass([first, replace(second, weight=wrong)])
     single = replace(second, weight=second.weight.float())
     with pytest.raises(TypeError, match="sparse_conv_sum: weight must be of dtype float64"):
-        on_cuda(*arguments_of([first, single]))
+        in_one_pass([first, single])
     for terms in ([], [replace(first, feats=())]):
         with pytest.raises(ValueError, match="sparse_conv_sum: terms must be at least one"):
             sparse_conv_sum(terms)
@@ -229,7 +217,7 @@ def test_features_that_are_summed_in_one_pass(monkeypatch):
     """In inference on tensor cores alone."""
     feats = torch.zeros(2, 8)
     assert not ops.sums_in_one_pass(feats)
-    monkeypatch.setattr(gemm, "fits", lambda feats, groups: groups == 1)
+    pretend_tensor_cores(monkeypatch)
     assert not ops.sums_in_one_pass(feats)
     with torch.no_grad():
         assert ops.sums_in_one_pass(feats, feats)
@@ -254,7 +242,7 @@ def tensor_cores(monkeypatch):
         calls.append([len(term.feats) for term in terms])
         return operator(terms, **options)
 
-    monkeypatch.setattr(gemm, "fits", lambda feats, groups: groups == 1)
+    pretend_tensor_cores(monkeypatch)
     monkeypatch.setattr(gemm, "pack_weight", lambda weight, **_: weight.new_empty(0).int())
     monkeypatch.setattr(ops, "sparse_conv_sum", recorded)
     return calls
@@ -291,10 +279,10 @@ def test_on_tensor_cores_nothing_is_concatenated(tensor_cores, monkeypatch):
     """Decoders read two tensors side by side, projections join the pass of the convolution."""
     fused = spnn.fuse(settle(models.MinkUNet(6, 7, TINY)))
     x = cloud()
-    monkeypatch.setattr(gemm, "fits", lambda feats, groups: False)
+    monkeypatch.setattr(dataflow, "conv_dataflow", CONV_DATAFLOW)
     expected = fused(x)
     assert not tensor_cores
-    monkeypatch.setattr(gemm, "fits", lambda feats, groups: groups == 1)
+    pretend_tensor_cores(monkeypatch)
     monkeypatch.setattr(MINKUNET, "cat", lambda sides: pytest.fail("concatenated"))
     out = fused(x)
     assert torch.equal(out.feats, expected.feats)
@@ -332,7 +320,7 @@ def test_stages_of_all_kinds_read_sides(tensor_cores):
     out = fused(x)
     assert [2] in tensor_cores
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gemm, "fits", lambda feats, groups: False)
+        patch.setattr(dataflow, "conv_dataflow", CONV_DATAFLOW)
         assert torch.equal(fused(x).feats, out.feats)
 
 

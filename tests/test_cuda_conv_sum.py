@@ -15,7 +15,7 @@ from torchsparse_lite import models
 from torchsparse_lite import nn as spnn
 from torchsparse_lite._native import C
 from torchsparse_lite.ops import ConvTerm, gemm, sparse_conv, sparse_conv_sum
-from torchsparse_lite.ops.sparse_conv import LISTS, Pairs
+from torchsparse_lite.ops.map_arrays import MapArrays, Pairs
 
 pytestmark = NEEDS_CUDA
 OUT_CHANNELS = 40
@@ -48,8 +48,8 @@ def plainly(terms):
     """In float64 on the CPU, from the numbers as they are stored."""
     total = None
     for term in terms:
-        lists = tuple(array.cpu() for array in term.pairs.forward[:LISTS])
-        pairs = Pairs(lists, (), term.pairs.num_out)
+        lists = MapArrays.of([array.cpu() for array in term.pairs.forward.lists])
+        pairs = Pairs(lists, None, term.pairs.num_out)
         feats = torch.cat(term.feats, dim=1).cpu().double()
         weight, bias = (t.cpu().double() for t in (term.weight, term.bias))
         total = sparse_conv(feats, weight, pairs, bias=bias, residual=total)
@@ -57,8 +57,11 @@ def plainly(terms):
 
 
 @pytest.fixture
-def tf32(monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+def tf32():
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.mark.parametrize("plan", SUMS)
@@ -74,12 +77,12 @@ def test_sums_are_right(plan, dtype, tf32):
 @pytest.mark.parametrize("tile", range(len(C.gemm_tiles())))
 def test_every_tile_is_right(tile):
     first, second = terms = terms_of(SUMS["decoder"], torch.float16)
-    *table, order = first.pairs.forward[LISTS:]
+    view = first.pairs.forward.view
     packed = [p for term in terms for p in gemm.pack_parts(term.weight, term.widths)]
     feats = (*first.feats, *second.feats)
-    parts = map(gemm.Part, feats, packed, (tuple(table), None, None))
+    parts = map(gemm.Part, feats, packed, (view.table, None, None))
     out = gemm.implicit_gemm_sum(
-        list(parts), order, out_channels=40, biases=(first.bias, second.bias), tile=tile
+        list(parts), view.order, out_channels=40, biases=(first.bias, second.bias), tile=tile
     )
     clouds.assert_close(out, plainly(terms), tolerance=TYPES[torch.float16])
 
@@ -143,11 +146,11 @@ def test_captured_graphs_see_the_weight_as_it_is():
 
 def test_parts_of_one_table_have_its_rows_and_taps():
     (term,) = terms_of(SUMS["side by side"], torch.float16)
-    *table, order = term.pairs.forward[LISTS:]
+    view = term.pairs.forward.view
     a, b = term.feats
     packed = gemm.pack_parts(term.weight, term.widths)
     fewer = gemm.pack_parts(term.weight[1:], term.widths)
     for feats, weights in (((a, b[1:]), packed), ((a, b), (packed[0], fewer[1]))):
-        parts = list(map(gemm.Part, feats, weights, (tuple(table),) * 2))
+        parts = list(map(gemm.Part, feats, weights, (view.table,) * 2))
         with pytest.raises(ValueError, match="as of the other parts of table 0"):
-            gemm.implicit_gemm_sum(parts, order, out_channels=OUT_CHANNELS)
+            gemm.implicit_gemm_sum(parts, view.order, out_channels=OUT_CHANNELS)

@@ -11,15 +11,14 @@ from conftest import NEEDS_CUDA
 import torchsparse_lite as tsl
 from torchsparse_lite._native import C
 from torchsparse_lite.ops import gemm, plain_conv
+from torchsparse_lite.ops.conv_call import ConvCall
 from torchsparse_lite.ops.pairs import tap_begins
-from torchsparse_lite.ops.sparse_conv import LISTS
 
 pytestmark = NEEDS_CUDA
 TYPES = {torch.float16: 5e-3, torch.bfloat16: 2e-2, torch.float32: 2e-3}  # float32 as TF32
 # Of float32 sums over 1576 pairs: tensor cores cut off what does not fit, every 4 to 16 products.
 SUM_TOLERANCE = 5e-5
 CHANNELS = [(4, 32), (32, 32), (96, 96), (40, 130), (64, 256)]
-FLAGS = (False, -1, False, False, False, None)  # of the plain operator
 
 
 def kernel_map(device, kernel_size=3):
@@ -42,20 +41,24 @@ def operands(found, in_channels, out_channels, dtype, device):
     return [value.to(dtype).to(device) for value in values]
 
 
+def lists_of(found):
+    return found.pairs(with_backward=False).forward.lists
+
+
 def plainly(found, feats, weight, bias, residual):
     """In float64 on the CPU, from the numbers as they are stored."""
-    lists = [tensor.cpu() for tensor in found.pairs(with_backward=False).forward[:LISTS]]
+    lists = [tensor.cpu() for tensor in lists_of(found)]
     wide = [tensor.detach().cpu().double() for tensor in (feats, weight, bias, residual)]
-    return plain_conv.sparse_conv(*wide, lists, [], found.num_out, 1, *FLAGS)
+    return plain_conv.sparse_conv(ConvCall(*wide, lists, [], found.num_out))
 
 
 def by_tile(found, feats, weight, bias, residual, *, tile=None, order=None):
-    view = found.pairs(with_backward=False).forward[LISTS:]
+    view = found.pairs(with_backward=False).forward.view
     return gemm.implicit_gemm(
         feats,
         gemm.pack_weight(weight),
-        view[:3],
-        view[3] if order is None else order,
+        view.table,
+        view.order if order is None else order,
         out_channels=weight.shape[2],
         bias=bias,
         residual=residual,
@@ -104,7 +107,7 @@ def test_operands_may_begin_anywhere(dtype):
     moved = [behind(tensor, 1) for tensor in given]
     assert torch.equal(by_tile(found, *moved), by_tile(found, *given))
     if dtype != torch.float32:
-        lists = found.pairs(with_backward=False).forward[:LISTS]
+        lists = lists_of(found)
         arrays = *lists[:2], tap_begins(lists[2])
         feats, _, _, grad = given
         expected = gemm.pair_gemm(feats, grad, *arrays)
@@ -121,7 +124,7 @@ def test_no_channels(in_channels, out_channels):
     bias, residual = torch.ones(out_channels), torch.zeros(found.num_out, out_channels)
     out = by_tile(found, feats, weight, bias.half().cuda(), residual.half().cuda())
     assert torch.equal(out.cpu(), torch.ones(found.num_out, out_channels).half())
-    lists = found.pairs(with_backward=False).forward[:LISTS]
+    lists = lists_of(found)
     assert gemm.pair_gemm(feats, out, *lists[:2], tap_begins(lists[2])).shape == shape
 
 
@@ -130,7 +133,7 @@ def test_no_channels(in_channels, out_channels):
 def test_the_weight_gradient_is_right(dtype, in_channels, out_channels):
     found = kernel_map("cuda")
     feats, _, _, grad = operands(found, in_channels, out_channels, dtype, "cuda")
-    lists = list(found.pairs(with_backward=False).forward[:LISTS])
+    lists = lists_of(found)
     result = gemm.pair_gemm(feats, grad, *lists[:2], tap_begins(lists[2]))
     wide = [tensor.cpu().double() for tensor in (feats, grad)]
     expected = plain_conv.sparse_conv_weight_grad(*wide, [t.cpu() for t in lists], 1, None)

@@ -17,7 +17,7 @@ from conftest import NEEDS_CUDA
 
 import torchsparse_lite as tsl
 from torchsparse_lite import ops
-from torchsparse_lite.ops.sparse_conv import Pairs
+from torchsparse_lite.ops.map_arrays import MapArrays, Pairs
 
 # Largest and mean error, relative to the largest and the mean of what is right.
 TOLERANCE = {
@@ -97,11 +97,13 @@ class OnMap:
             coarse = x.manager.strided(x.level, halving, "cell")
             self.map = x.manager.kernel_map(x.level, coarse, halving)
         self.pairs = self.map.pairs(with_backward=True)
-        self.index = (*self.pairs.forward, *self.pairs.backward)
+        backward = self.pairs.backward
+        self.index = [*self.pairs.forward.lists, *(backward.lists if backward else ())]
 
     def on_device(self, index):
         p = self.pairs
-        return Pairs(tuple(index[:3]), tuple(index[3:]), p.num_out, p.is_symmetric, p.full_tap)
+        backward = MapArrays.of(index[3:]) if p.backward else None
+        return Pairs(MapArrays.of(index[:3]), backward, p.num_out, p.is_symmetric, p.full_tap)
 
     def windows(self, feats):
         """(tap, rows of the output, their inputs)."""

@@ -12,6 +12,7 @@ import weakref
 import clouds
 import pytest
 import torch
+from test_conv_dispatch import pretend_tensor_cores
 from torch import nn
 
 import torchsparse_lite as tsl
@@ -31,7 +32,7 @@ def packings(monkeypatch):
         return [part.detach().clone() for part in weight.split(list(widths), dim=1)]
 
     monkeypatch.setattr(gemm, "pack_parts", pack_parts)
-    monkeypatch.setattr(gemm, "fits", lambda feats, groups: groups == 1)
+    pretend_tensor_cores(monkeypatch)
     return made
 
 

@@ -17,7 +17,8 @@ from benchmarks.plainly import Plainly
 from torchsparse_lite import ops
 from torchsparse_lite.nn import functional as tsf
 from torchsparse_lite.ops import plain_conv
-from torchsparse_lite.ops.sparse_conv import Pairs, transposed_tiles
+from torchsparse_lite.ops.conv_call import ConvCall
+from torchsparse_lite.ops.map_arrays import MapArrays, Pairs
 
 CUBE = tsl.ConvGeometry.same(3)
 HALVES = [torch.float16, torch.bfloat16]
@@ -98,7 +99,7 @@ def test_it_differentiates_twice(kind, groups):
 
 def test_by_hand():
     """Two taps; tap 1 reads row 0 for output 1 and row 2 for output 0."""
-    pairs = Pairs(arrays([0, 1, 2, 0], [0, 2, 0, 1], [[0, 2], [2, 4]]), (), 3)
+    pairs = Pairs(arrays([0, 1, 2, 0], [0, 2, 0, 1], [[0, 2], [2, 4]]), None, 3)
     feats = torch.tensor([[1.0], [10.0], [100.0]])
     weight = torch.tensor([[[1.0, 2.0]], [[3.0, -1.0]]])
     bias = torch.tensor([0.5, 0.0])
@@ -113,7 +114,7 @@ def test_by_hand():
 
 def arrays(in_index, out_index, tile_ptr):
     rows = [torch.tensor(index, dtype=torch.int32) for index in (in_index, out_index)]
-    return *rows, torch.tensor(tile_ptr)
+    return MapArrays.of([*rows, torch.tensor(tile_ptr)])
 
 
 def scan_map(extent=24, channels=16, dtype=torch.float32):
@@ -195,7 +196,7 @@ def test_without_the_taps_on_the_host_they_are_read(geometry):
     coarse = x.level if geometry is CUBE else x.manager.strided(x.level, geometry)
     kernel_map = x.manager.kernel_map(x.level, coarse, geometry)
     known = kernel_map.pairs(with_backward=False)
-    read = Pairs(known.forward, (), known.num_out, known.is_symmetric, known.full_tap)
+    read = Pairs(known.forward, None, known.num_out, known.is_symmetric, known.full_tap)
     weight = harness.random_weight(geometry.kernel_size, 4, 4)
     with Plainly():
         results = [ops.sparse_conv(x.feats, weight, pairs) for pairs in (known, read)]
@@ -228,24 +229,19 @@ def call(which, value):
     """A convolution with one argument replaced, below the operator."""
     feats, kernel_map = scan_map(8, 4)
     known = kernel_map.pairs(with_backward=False)
-    arguments = {
-        "feats": feats,
-        "weight": torch.ones(27, 4, 6),
-        "bias": None,
-        "residual": None,
-        "pairs": list(known.forward),
-        "backward_pairs": [],
-        "num_out": len(feats),
-        "groups": 1,
-        "is_symmetric": True,
-        "full_tap": -1,
-        "transposed": False,
-        "mirrored": False,
-        "relu": False,
-        "tap_ptr": known.tap_ptr,
-    }
-    arguments[which] = value(arguments[which]) if callable(value) else value
-    return lambda: plain_conv.sparse_conv(**arguments)
+    whole = ConvCall(
+        feats,
+        weight=torch.ones(27, 4, 6),
+        bias=None,
+        residual=None,
+        pairs=known.forward.flat(),
+        backward_pairs=[],
+        num_out=len(feats),
+        is_symmetric=True,
+        tap_ptr=known.tap_ptr,
+    )
+    changed = value(getattr(whole, which)) if callable(value) else value
+    return lambda: plain_conv.sparse_conv(whole._replace(**{which: changed}))
 
 
 def at(tensor, entry, value):
@@ -292,7 +288,7 @@ def test_rows_that_do_not_exist_are_refused_by_torch(side, row):
 
 def test_weight_gradients_refuse_what_does_not_fit():
     feats, kernel_map = scan_map(8, 4)
-    pairs = list(kernel_map.pairs(with_backward=False).forward)
+    pairs = kernel_map.pairs(with_backward=False).forward.flat()
     grad, ptr = torch.ones(len(feats), 6), kernel_map.tap_ptr
     run = plain_conv.sparse_conv_weight_grad
     words = ["sparse_conv_weight_grad: groups", "4 and 6"]
@@ -304,11 +300,13 @@ def test_weight_gradients_refuse_what_does_not_fit():
 def test_lists_read_backwards_give_the_same_weight_gradient():
     """Inside a tap the output rows of a weight gradient may come in any order."""
     feats, kernel_map = scan_map(12, 4, dtype=torch.float64)
-    pairs = list(kernel_map.pairs(with_backward=False).forward)
-    back = transposed_tiles(pairs, len(feats))
+    pairs = kernel_map.pairs(with_backward=False).forward.lists
+    back = pairs.transposed(len(feats))
     grad = clouds.random_values(len(feats), 6, seed=1)
     run = plain_conv.sparse_conv_weight_grad
-    swapped = run(feats, grad, [back[1], back[0], back[2]], 1, kernel_map.tap_ptr)
+    swapped = run(
+        feats, grad, [back.out_index, back.in_index, back.tile_ptr], 1, kernel_map.tap_ptr
+    )
     expected = run(feats, grad, pairs, 1, kernel_map.tap_ptr)
     clouds.assert_close(swapped, expected, tolerance=1e-12)
 

@@ -21,6 +21,7 @@ from torchsparse_lite.cli.tune import report
 from torchsparse_lite.data.simulate import scan_boxes
 from torchsparse_lite.ops import gemm
 from torchsparse_lite.ops.gemm_tiles import read_tiles, tile_by_rule, write_tiles
+from torchsparse_lite.ops.map_arrays import MapArrays
 from torchsparse_lite.ops.tune_gemm import (
     Convolution,
     TableLayer,
@@ -47,8 +48,13 @@ def seen(network, x):
         return convolutions_of(lambda: network(x))
 
 
+def map_arrays():
+    """Seven that can be told apart."""
+    return MapArrays.of([torch.full((1,), number) for number in range(7)])
+
+
 def convolution(shape=(27, 32, 64), rows=40000, calls=1):
-    return Convolution(shape, rows, rows, (), calls)
+    return Convolution(shape, rows, rows, map_arrays(), calls)
 
 
 def tuned(layer, ms_of):
@@ -175,7 +181,7 @@ def test_what_is_picked_goes_into_the_table(tmp_path):
 
 def test_what_is_timed_is_the_convolution_over_its_own_map(monkeypatch):
     """The map's view of implicit GEMM, behind its pair lists; the weight packed once."""
-    calls, arrays = [], tuple(torch.full((1,), number) for number in range(7))
+    calls, arrays = [], map_arrays()
     monkeypatch.setattr(gemm, "pack_weight", lambda weight: ("packed", weight))
     monkeypatch.setattr(gemm, "implicit_gemm", lambda *given, **named: calls.append((given, named)))
     one = Convolution((8, 16, 24), 50, 30, arrays)
@@ -187,11 +193,17 @@ def test_what_is_timed_is_the_convolution_over_its_own_map(monkeypatch):
     assert feats.shape == (50, 16)
     assert feats.dtype == packed[1].dtype == torch.float16
     assert packed[1].shape == (8, 16, 24)
-    assert table == arrays[3:6]
-    assert order is arrays[6]
+    assert table == arrays.view.table
+    assert order is arrays.view.order
     assert named == {"out_channels": 24, "tile": 2}
     assert other == {"out_channels": 24, "tile": 0}
     assert second[1] is packed
+
+
+def test_what_was_seen_on_the_cpu_is_not_timed():
+    (one,) = seen(spnn.Conv3d(4, 8), voxels())
+    words = ["tune_gemm: convolution", "on a GPU", "on the CPU"]
+    provoke(ValueError, words, lambda: on_tensor_cores(one, torch.float16))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchsparse_lite import ops
 from torchsparse_lite._native import has_cuda
 from torchsparse_lite.errors import Triple, refuse, triple
-from torchsparse_lite.ops.sparse_conv import Pairs
+from torchsparse_lite.ops.map_arrays import GemmView, MapArrays, PairLists, Pairs
 from torchsparse_lite.trace import scope
 
 __all__ = ["STENCILS", "ConvGeometry", "KernelMap", "NeighborTable"]
@@ -320,15 +320,15 @@ class KernelMap:
         with scope("map"):
             return ops.order_rows(self.neighbors.mask, self.tap_ptr)
 
-    @property
-    def _arrays(self) -> tuple[Tensor, ...]:
-        lists = self.in_index, self.out_index, self.tile_ptr
+    @cached_property
+    def _arrays(self) -> MapArrays:
+        lists = PairLists(self.in_index, self.out_index, self.tile_ptr)
         if self.in_index.is_cuda and has_cuda():
-            return (*lists, *self.neighbors, self.row_order)
-        return lists
+            return MapArrays(lists, GemmView(*self.neighbors, self.row_order))
+        return MapArrays(lists)
 
     @cached_property
-    def _backward_arrays(self) -> tuple[Tensor, ...]:
+    def _backward_arrays(self) -> MapArrays:
         return self.transposed._arrays
 
     @classmethod
@@ -354,11 +354,22 @@ class KernelMap:
         """The arrays that the operators take.
 
         Args:
-            with_backward: also those of the transposed map, which the input gradient needs. They
-                are made once and kept.
+            with_backward: also those of the transposed map, which the input gradient needs.
+
+        They are made once and kept.
         """
         needed = with_backward and not self.is_symmetric
-        backward = self._backward_arrays if needed else ()
+        return self._both_ways if needed else self._one_way
+
+    @cached_property
+    def _one_way(self) -> Pairs:
+        return self._with(None)
+
+    @cached_property
+    def _both_ways(self) -> Pairs:
+        return self._with(self._backward_arrays)
+
+    def _with(self, backward: MapArrays | None) -> Pairs:
         return Pairs(
             self._arrays,
             backward,

@@ -14,7 +14,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from torchsparse_lite.coordinates import Level
 from torchsparse_lite.errors import refuse
 from torchsparse_lite.manager import CoordinateManager
-from torchsparse_lite.ops.gemm import allows_tf32
+from torchsparse_lite.ops.dataflow import allows_tf32
 from torchsparse_lite.ops.room import DEAD
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.sizes import EXACT, Capacities

@@ -13,7 +13,7 @@ from torchsparse_lite.coordinates import Level
 from torchsparse_lite.errors import Triple, check_choice, check_type, refuse, triple
 from torchsparse_lite.kernel_map import ConvGeometry, KernelMap
 from torchsparse_lite.manager import CoordinateManager
-from torchsparse_lite.ops.sparse_conv import Pairs
+from torchsparse_lite.ops.map_arrays import Pairs
 from torchsparse_lite.tensor import SparseTensor, check_sparse
 
 __all__ = ["Link", "Size", "Target", "Window", "Windowed"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite._native import C
+from torchsparse_lite.ops.map_arrays import PairLists
 from torchsparse_lite.ops.pairs import tile_rows
 from torchsparse_lite.ops.scratch import scratch_on
 from torchsparse_lite.ops.widen import sum_dtype, widened
@@ -20,7 +21,7 @@ __all__ = ["channelwise_conv", "channelwise_weight_grad"]
 def channelwise_conv(
     feats: Tensor,
     weight: Tensor | None,
-    pairs: list[Tensor],
+    lists: PairLists,
     num_out: int,
     *,
     bias: Tensor | None = None,
@@ -32,7 +33,7 @@ def channelwise_conv(
     Args:
         feats: (num_in, C) floating; halves are summed in float32.
         weight: (K, C), or None for plain sums.
-        pairs: in_index, out_index, tile_ptr.
+        lists: the pairs.
         num_out: number of output rows.
         bias: (C,) or None.
         residual: (num_out, C), added before the activation, or None.
@@ -43,15 +44,12 @@ def channelwise_conv(
     """
     x = widened(feats)
     out = x.new_empty((num_out, x.shape[1]))
-    in_index, out_index, tile_ptr = pairs
     C.channelwise_conv(
         x,
         None if weight is None else widened(weight),
         None if bias is None else widened(bias),
         None if residual is None else widened(residual),
-        in_index,
-        out_index,
-        tile_ptr,
+        *lists,
         tile_rows(num_out),
         relu,
         out,
@@ -61,29 +59,24 @@ def channelwise_conv(
     return out.to(feats.dtype)
 
 
-def channelwise_weight_grad(
-    feats: Tensor, grad_out: Tensor, pairs: list[Tensor], rows: int
-) -> Tensor:
+def channelwise_weight_grad(feats: Tensor, grad_out: Tensor, lists: PairLists, rows: int) -> Tensor:
     """Gradient by the weight.
 
     Args:
         feats: (num_in, C) floating.
         grad_out: (num_out, C), same dtype.
-        pairs: in_index, out_index, tile_ptr.
+        lists: the pairs.
         rows: height of the tiles.
 
     Returns:
         (K, C), float64 for float64 and else float32.
     """
     x = widened(feats)
-    in_index, out_index, tile_ptr = pairs
-    grad_weight = x.new_empty((tile_ptr.shape[1], x.shape[1]), dtype=sum_dtype(x.dtype))
+    grad_weight = x.new_empty((lists.tile_ptr.shape[1], x.shape[1]), dtype=sum_dtype(x.dtype))
     C.channelwise_weight_grad(
         x,
         widened(grad_out),
-        in_index,
-        out_index,
-        tile_ptr,
+        *lists,
         rows,
         grad_weight,
         scratch_on(x),

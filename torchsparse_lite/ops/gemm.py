@@ -2,8 +2,8 @@
 """Sparse convolution on the tensor cores of a GPU: halves or TF32, summed in float32.
 
 The functions compute; what is differentiable is :mod:`torchsparse_lite.ops.sparse_conv`, which
-calls them where they fit. Channels are filled up with zeros to whole words of 16 bytes, in which
-rows are copied.
+calls them where :mod:`torchsparse_lite.ops.dataflow` says so. Channels are filled up with zeros to
+whole words of 16 bytes, in which rows are copied.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from torchsparse_lite._native import C, has_cuda
+from torchsparse_lite._native import C
 from torchsparse_lite.ops.gemm_tiles import tile_for
 from torchsparse_lite.ops.scratch import scratch_on
 
@@ -23,7 +23,6 @@ __all__ = [
     "MAX_PARTS",
     "Part",
     "Table",
-    "fits",
     "implicit_gemm",
     "implicit_gemm_sum",
     "order_rows",
@@ -57,28 +56,6 @@ class Part(NamedTuple):
     feats: Tensor
     packed: Tensor
     table: Table | None
-
-
-def fits(feats: Tensor, groups: int) -> bool:
-    """Whether these features can be convolved here.
-
-    Halves on CUDA can, in one group, and float32 where torch's switch allows TF32.
-    """
-    if not (has_cuda() and feats.is_cuda and groups == 1):
-        return False
-    if feats.dtype == torch.float32:
-        return allows_tf32()
-    return feats.dtype in (torch.bfloat16, torch.float16)
-
-
-def allows_tf32() -> bool:
-    """Whether torch's switch lets products of float32 be computed in TF32.
-
-    From torch 2.9 on it has another name; where it was set by that one, the old one raises.
-    """
-    switch = torch.backends.cuda.matmul
-    precision = getattr(switch, "fp32_precision", None)
-    return bool(switch.allow_tf32 if precision is None else precision == "tf32")
 
 
 def pack_weight(weight: Tensor, *, transposed: bool = False, mirrored: bool = False) -> Tensor:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchsparse_lite.ops import gemm
+from torchsparse_lite.ops import dataflow, gemm
+from torchsparse_lite.ops.dataflow import Dataflow
 
 __all__ = ["PackedWeight", "kept_weight"]
 
@@ -74,7 +75,11 @@ def kept_weight(
         feats: (num_in, channels) each.
         groups: of the convolution.
     """
-    if packed is None or torch.compiler.is_compiling() or not gemm.fits(feats[0], groups):
+    if packed is None:
+        return []
+    if dataflow.conv_dataflow(feats[0], weight, groups) is not Dataflow.TENSOR_CORES:
+        return []
+    if torch.compiler.is_compiling():
         return []
     return packed.of(weight, [side.shape[1] for side in feats])
 

@@ -33,6 +33,8 @@ import torch
 from torch import Tensor
 
 from torchsparse_lite.errors import check_dtype, check_same_device, check_shape, refuse
+from torchsparse_lite.ops.conv_call import ConvCall
+from torchsparse_lite.ops.map_arrays import PairLists
 from torchsparse_lite.ops.pairs import tap_begins
 from torchsparse_lite.ops.widen import sum_dtype
 
@@ -41,45 +43,29 @@ __all__ = ["check_operands", "sparse_conv", "sparse_conv_weight_grad"]
 _ROWS = 4096  # of one product
 
 
-def sparse_conv(
-    feats: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    pairs: list[Tensor],
-    backward_pairs: list[Tensor],
-    num_out: int,
-    groups: int,
-    is_symmetric: bool,
-    full_tap: int,
-    transposed: bool,
-    mirrored: bool,
-    relu: bool,
-    tap_ptr: Tensor | None,
-    packed: Tensor | None = None,
-) -> Tensor:
+def sparse_conv(call: ConvCall) -> Tensor:
     """The operator of this name, see :mod:`torchsparse_lite.ops.sparse_conv`; packs nothing."""
-    check_operands(feats, weight, bias, residual, pairs, num_out, groups, transposed=transposed)
-    out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
-    ptr = _taps_on_host("sparse_conv", pairs, tap_ptr)
-    _check_full_tap(ptr, full_tap, num_out)
+    check_operands(call)
+    feats, lists, num_out = call.feats, call.lists, call.num_out
+    ptr = _taps_on_host("sparse_conv", lists, call.tap_ptr)
+    _check_full_tap(ptr, call.full_tap, num_out)
     dtype = sum_dtype(feats.dtype)
     with _as_written(feats):
-        blocks = _blocks(weight.to(dtype), groups, transposed=transposed, mirrored=mirrored)
-        sums = feats.new_zeros((num_out, out_channels), dtype=dtype)
-        if bias is not None:
-            sums += bias
-        for tap, in_index, out_index in _taps(pairs, ptr):
+        blocks = _blocks(call, dtype)
+        sums = feats.new_zeros((num_out, call.out_channels), dtype=dtype)
+        if call.bias is not None:
+            sums += call.bias
+        for tap, in_index, out_index in _taps(lists, ptr):
             x = feats.index_select(0, in_index).to(dtype)
             product = _product(x, blocks[tap])
-            if tap == full_tap:
+            if tap == call.full_tap:
                 sums += product  # its output rows are all, in order
             else:
                 at = out_index.long()
                 sums.index_copy_(0, at, sums.index_select(0, at) + product)
-        if residual is not None:
-            sums += residual
-        return (sums.relu_() if relu else sums).to(feats.dtype)
+        if call.residual is not None:
+            sums += call.residual
+        return (sums.relu_() if call.relu else sums).to(feats.dtype)
 
 
 def sparse_conv_weight_grad(
@@ -89,12 +75,13 @@ def sparse_conv_weight_grad(
     in_channels, out_channels = feats.shape[1], grad_out.shape[1]
     _check_groups("sparse_conv_weight_grad", groups, in_channels, out_channels)
     _check_like("sparse_conv_weight_grad: grad_out", grad_out, feats, (None, out_channels))
-    ptr = _taps_on_host("sparse_conv_weight_grad", pairs, tap_ptr)
+    lists = PairLists(*pairs)
+    ptr = _taps_on_host("sparse_conv_weight_grad", lists, tap_ptr)
     dtype = sum_dtype(feats.dtype)
     cin, cout = in_channels // groups, out_channels // groups
     blocks = feats.new_zeros((len(ptr) - 1, groups, cin, cout), dtype=dtype)
     with _as_written(feats):
-        for tap, in_index, out_index in _taps(pairs, ptr):
+        for tap, in_index, out_index in _taps(lists, ptr):
             x = feats.index_select(0, in_index).to(dtype)
             grad = grad_out.index_select(0, out_index).to(dtype)
             if cin == cout == 1:
@@ -104,25 +91,17 @@ def sparse_conv_weight_grad(
     return blocks.transpose(1, 2).flatten(2)
 
 
-def check_operands(
-    feats: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    pairs: list[Tensor],
-    num_out: int,
-    groups: int,
-    *,
-    transposed: bool,
-) -> None:
+def check_operands(call: ConvCall) -> None:
     """Raise unless the operands of a convolution fit the features and the kernel map."""
-    in_channels, volume = feats.shape[1], pairs[2].shape[1]
-    out_channels = weight.shape[1] * groups if transposed else weight.shape[2]
+    feats, groups, out_channels = call.feats, call.groups, call.out_channels
+    in_channels, volume = feats.shape[1], call.lists.tile_ptr.shape[1]
     _check_groups("sparse_conv", groups, in_channels, out_channels)
-    rows, columns = (out_channels, in_channels) if transposed else (in_channels, out_channels)
-    _check_like("sparse_conv: weight", weight, feats, (volume, rows // groups, columns))
-    _check_like("sparse_conv: bias", bias, feats, (out_channels,))
-    _check_like("sparse_conv: residual", residual, feats, (num_out, out_channels))
+    rows, columns = in_channels, out_channels
+    if call.transposed:
+        rows, columns = columns, rows
+    _check_like("sparse_conv: weight", call.weight, feats, (volume, rows // groups, columns))
+    _check_like("sparse_conv: bias", call.bias, feats, (out_channels,))
+    _check_like("sparse_conv: residual", call.residual, feats, (call.num_out, out_channels))
 
 
 def _as_written(feats: Tensor) -> AbstractContextManager[object]:
@@ -130,15 +109,15 @@ def _as_written(feats: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(feats.device.type, enabled=False)
 
 
-def _taps_on_host(function: str, pairs: list[Tensor], tap_ptr: Tensor | None) -> list[int]:
+def _taps_on_host(function: str, lists: PairLists, tap_ptr: Tensor | None) -> list[int]:
     """Where each tap begins, and the end. Without ``tap_ptr`` it waits for the device."""
-    tile_ptr = pairs[2]
     if tap_ptr is None:
-        tap_ptr = tap_begins(tile_ptr)
-    check_shape(f"{function}: tap_ptr", tap_ptr, (tile_ptr.shape[1] + 1,), "Pass the map's own.")
+        tap_ptr = tap_begins(lists.tile_ptr)
+    taps = lists.tile_ptr.shape[1]
+    check_shape(f"{function}: tap_ptr", tap_ptr, (taps + 1,), "Pass the map's own.")
     ptr: list[int] = tap_ptr.tolist()
-    count = pairs[0].shape[0]
-    if ptr != sorted(ptr) or ptr[0] < 0 or ptr[-1] > count or pairs[1].shape[0] != count:
+    count = lists.in_index.shape[0]
+    if ptr != sorted(ptr) or ptr[0] < 0 or ptr[-1] > count or lists.out_index.shape[0] != count:
         refuse(
             f"{function}: tap_ptr",
             f"ascending inside 0..{count}, the number of pairs",
@@ -148,19 +127,19 @@ def _taps_on_host(function: str, pairs: list[Tensor], tap_ptr: Tensor | None) ->
     return ptr
 
 
-def _taps(pairs: list[Tensor], ptr: list[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _taps(lists: PairLists, ptr: list[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Number, input rows and output rows of each tap that has pairs."""
     for tap, (begin, end) in enumerate(pairwise(ptr)):
         if begin < end:
-            yield tap, pairs[0][begin:end], pairs[1][begin:end]
+            yield tap, lists.in_index[begin:end], lists.out_index[begin:end]
 
 
-def _blocks(weight: Tensor, groups: int, *, transposed: bool, mirrored: bool) -> Tensor:
+def _blocks(call: ConvCall, dtype: torch.dtype) -> Tensor:
     """The stored weight as (taps, groups, in_channels / groups, out_channels / groups)."""
-    volume, rows, columns = weight.shape
-    by_group = weight.reshape(volume, rows, groups, columns // groups)
-    blocks = by_group.permute(0, 2, 3, 1) if transposed else by_group.transpose(1, 2)
-    return blocks.flip(0) if mirrored else blocks
+    volume, rows, columns = call.weight.shape
+    by_group = call.weight.to(dtype).reshape(volume, rows, call.groups, columns // call.groups)
+    blocks = by_group.permute(0, 2, 3, 1) if call.transposed else by_group.transpose(1, 2)
+    return blocks.flip(0) if call.mirrored else blocks
 
 
 def _by_group(rows: Tensor, groups: int) -> Tensor:

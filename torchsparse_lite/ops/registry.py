@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torchsparse_lite.errors import refuse_cuda
 
-__all__ = ["Autograd", "computed_dtype", "data_dependent_size", "define_op", "opaque"]
+__all__ = ["Autograd", "computed_dtype", "data_dependent_size", "define_op", "gradients", "opaque"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _NAMESPACE = "tsl"
@@ -46,6 +46,7 @@ def define_op(
     cuda: Callable[..., Any] | None = None,
     autograd: Autograd | None = None,
     autocast: bool = False,
+    record: Callable[[tuple[Any, ...]], Any] | None = None,
 ) -> Callable[..., Any]:
     """Declare ``torch.ops.tsl.<name>``.
 
@@ -56,11 +57,16 @@ def define_op(
         cuda: computes it for CUDA tensors; without one, a CUDA tensor gets an error with a remedy.
         autograd: None for integer results.
         autocast: compute in autocast's dtype, as torch's own convolutions do.
+        record: makes of all arguments the one that ``cpu``, ``cuda`` and ``fake`` take: ``_make``
+            of a named tuple in the order of the schema.
 
     Returns:
         The operator, ready to be called.
     """
     name = schema.partition("(")[0]
+    if record is not None:
+        cpu, fake = _taking(record, cpu), _taking(record, fake)
+        cuda = cuda and _taking(record, cuda)
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, opaque(cpu), "CPU")
     _library.impl(name, opaque(cuda or _refuse_cuda(name)), "CUDA")
@@ -76,6 +82,21 @@ def define_op(
             key = f"Autocast{device_type.upper()}"
             _library.impl(name, _autocast(operator, device_type, key), key)
     return operator
+
+
+def gradients(arguments: Iterable[str], **known: Any) -> tuple[Any, ...]:
+    """What ``backward`` of an operator with these arguments returns: None where nothing is said."""
+    return tuple(known.get(name) for name in arguments)
+
+
+def _taking(
+    record: Callable[[tuple[Any, ...]], Any], function: Callable[..., Any]
+) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return function(record(args))
+
+    return call
 
 
 def opaque(function: _Function) -> _Function:

@@ -13,17 +13,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchsparse_lite.errors import check_dtype, check_shape, refuse
-from torchsparse_lite.ops import gemm
+from torchsparse_lite.ops import dataflow, gemm
+from torchsparse_lite.ops.dataflow import Dataflow
+from torchsparse_lite.ops.map_arrays import GemmView, MapArrays, Pairs
 from torchsparse_lite.ops.packed_weight import PackedWeight, kept_weight
 from torchsparse_lite.ops.registry import define_op
-from torchsparse_lite.ops.sparse_conv import LISTS, Pairs, sparse_conv
+from torchsparse_lite.ops.sparse_conv import sparse_conv
 
-__all__ = ["ConvTerm", "one_by_one", "sparse_conv_sum", "sums_in_one_pass"]
+__all__ = ["ConvTerm", "SumCall", "one_by_one", "sparse_conv_sum", "sums_in_one_pass"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,9 @@ def sums_in_one_pass(*feats: Tensor) -> bool:
         return False
     if any(side.dtype != feats[0].dtype for side in feats):
         return False
-    return gemm.fits(feats[0], 1) and not torch.is_autocast_enabled(feats[0].device.type)
+    if torch.is_autocast_enabled(feats[0].device.type):
+        return False
+    return dataflow.conv_dataflow(feats[0]) is Dataflow.TENSOR_CORES
 
 
 def sparse_conv_sum(
@@ -81,21 +86,7 @@ def sparse_conv_sum(
         refuse("sparse_conv_sum: terms", "at least one with features", terms, "Add some.")
     if _wants_gradient(terms, residual):
         return _composed(terms, residual, relu=relu)
-    kept = [kept_weight(term.packed, term.weight, term.feats) for term in terms]
-    result: Tensor = _sparse_conv_sum(
-        [side for term in terms for side in term.feats],
-        [len(term.feats) for term in terms],
-        [term.weight for term in terms],
-        [term.bias for term in terms],
-        residual,
-        [array for term in terms for array in term.pairs.forward],
-        [term.pairs.full_tap for term in terms],
-        [term.pairs.is_identity for term in terms],
-        [term.pairs.host_taps(term.feats[0], 1) for term in terms],
-        [part for parts in kept for part in parts] if all(kept) else [],
-        terms[0].pairs.num_out,
-        relu,
-    )
+    result: Tensor = _sparse_conv_sum(*SumCall.of(terms, residual, relu=relu))
     return result
 
 
@@ -122,101 +113,119 @@ def _composed(terms: Sequence[ConvTerm], residual: Tensor | None, *, relu: bool)
     )
 
 
-def _terms(
-    feats: list[Tensor],
-    sides: list[int],
-    weights: list[Tensor],
-    biases: list[Tensor | None],
-    pairs: list[Tensor],
-    full_taps: list[int],
-    is_identity: list[bool],
-    tap_ptrs: list[Tensor | None],
-    num_out: int,
-) -> list[ConvTerm]:
-    """The terms again, of what an operator can be given."""
-    arrays = len(pairs) // len(weights)
-    ends = list(pairwise(accumulate(sides, initial=0)))
-    return [
-        ConvTerm(
-            tuple(feats[slice(*ends[i])]),
-            weights[i],
-            Pairs(
-                tuple(pairs[i * arrays : (i + 1) * arrays]),
-                (),
-                num_out,
-                full_tap=full_taps[i],
-                taps=tap_ptrs[i],
-                is_identity=is_identity[i],
-            ),
-            biases[i],
+class SumCall(NamedTuple):
+    """The arguments of the operator, in the order of its schema.
+
+    Attributes:
+        feats: of all terms, one after the other.
+        sides: how many of them each term has.
+        weights: of each term.
+        biases: of each term, or None.
+        residual: added before the activation, or None.
+        pairs: the flat arrays of all maps, one after the other; as many of each.
+        full_taps: see ``Pairs``.
+        is_identity: see ``Pairs``.
+        tap_ptrs: see ``ConvCall``.
+        packed: the weight of each of ``feats`` as tensor cores read it; empty if not of all.
+        num_out: number of output rows.
+        relu: apply max(0, .) at the end.
+    """
+
+    feats: list[Tensor]
+    sides: list[int]
+    weights: list[Tensor]
+    biases: list[Tensor | None]
+    residual: Tensor | None
+    pairs: list[Tensor]
+    full_taps: list[int]
+    is_identity: list[bool]
+    tap_ptrs: list[Tensor | None]
+    packed: list[Tensor]
+    num_out: int
+    relu: bool
+
+    @classmethod
+    def of(cls, terms: Sequence[ConvTerm], residual: Tensor | None, *, relu: bool) -> SumCall:
+        """The sum of these terms."""
+        kept = [kept_weight(term.packed, term.weight, term.feats) for term in terms]
+        return cls(
+            feats=[side for term in terms for side in term.feats],
+            sides=[len(term.feats) for term in terms],
+            weights=[term.weight for term in terms],
+            biases=[term.bias for term in terms],
+            residual=residual,
+            pairs=[array for term in terms for array in term.pairs.forward.flat()],
+            full_taps=[term.pairs.full_tap for term in terms],
+            is_identity=[term.pairs.is_identity for term in terms],
+            tap_ptrs=[dataflow.host_taps(term.pairs, term.feats[0], term.weight) for term in terms],
+            packed=[part for parts in kept for part in parts] if all(kept) else [],
+            num_out=terms[0].pairs.num_out,
+            relu=relu,
         )
-        for i in range(len(weights))
-    ]
+
+    @property
+    def terms(self) -> list[ConvTerm]:
+        """The terms again."""
+        arrays = len(self.pairs) // len(self.weights)
+        ends = list(pairwise(accumulate(self.sides, initial=0)))
+        return [
+            ConvTerm(
+                tuple(self.feats[slice(*ends[i])]),
+                self.weights[i],
+                Pairs(
+                    MapArrays.of(self.pairs[i * arrays : (i + 1) * arrays]),
+                    None,
+                    self.num_out,
+                    full_tap=self.full_taps[i],
+                    taps=self.tap_ptrs[i],
+                    is_identity=self.is_identity[i],
+                ),
+                self.biases[i],
+            )
+            for i in range(len(self.weights))
+        ]
 
 
-def one_by_one(
-    feats: list[Tensor],
-    sides: list[int],
-    weights: list[Tensor],
-    biases: list[Tensor | None],
-    residual: Tensor | None,
-    pairs: list[Tensor],
-    full_taps: list[int],
-    is_identity: list[bool],
-    tap_ptrs: list[Tensor | None],
-    packed: list[Tensor],
-    num_out: int,
-    relu: bool,
-) -> Tensor:
+def one_by_one(call: SumCall) -> Tensor:
     """The operator ``sparse_conv_sum`` by one convolution after the other; packs nothing."""
-    terms = _terms(feats, sides, weights, biases, pairs, full_taps, is_identity, tap_ptrs, num_out)
-    return _composed(terms, residual, relu=relu)
+    return _composed(call.terms, call.residual, relu=call.relu)
 
 
-def _sum_cuda(
-    feats: list[Tensor],
-    sides: list[int],
-    weights: list[Tensor],
-    biases: list[Tensor | None],
-    residual: Tensor | None,
-    pairs: list[Tensor],
-    full_taps: list[int],
-    is_identity: list[bool],
-    tap_ptrs: list[Tensor | None],
-    packed: list[Tensor],
-    num_out: int,
-    relu: bool,
-) -> Tensor:
-    terms = _terms(feats, sides, weights, biases, pairs, full_taps, is_identity, tap_ptrs, num_out)
-    has_views = all(len(term.pairs.forward) > LISTS for term in terms)
-    if not has_views or len(feats) > gemm.MAX_PARTS or not gemm.fits(feats[0], 1):
-        return _composed(terms, residual, relu=relu)
+def _in_one_pass(call: SumCall) -> Tensor:
+    terms = call.terms
+    views = [view for view in map(_view_on_tensor_cores, terms) if view is not None]
+    if len(views) < len(terms) or len(call.feats) > gemm.MAX_PARTS:
+        return _composed(terms, call.residual, relu=call.relu)
     for term in terms:
-        _check_operands(term, weights[0])
-    packed = packed or [
+        _check_operands(term, call.weights[0])
+    packed = call.packed or [
         part for term in terms for part in gemm.pack_parts(term.weight, term.widths)
     ]
-    tables = [_table(term.pairs) for term in terms for _ in term.feats]
-    leading = next((term for term in terms if not term.pairs.is_identity), terms[0])
+    tables = [  # the identity needs none
+        None if term.pairs.is_identity else view.table
+        for term, view in zip(terms, views, strict=True)
+        for _ in term.feats
+    ]
+    leading = next((i for i, term in enumerate(terms) if not term.pairs.is_identity), 0)
     return gemm.implicit_gemm_sum(
-        [gemm.Part(*part) for part in zip(feats, packed, tables, strict=True)],
-        leading.pairs.forward[-1],
-        out_channels=weights[0].shape[2],
-        biases=[bias for bias in biases if bias is not None],
-        residual=residual,
-        relu=relu,
+        [gemm.Part(*part) for part in zip(call.feats, packed, tables, strict=True)],
+        views[leading].order,
+        out_channels=call.weights[0].shape[2],
+        biases=[bias for bias in call.biases if bias is not None],
+        residual=call.residual,
+        relu=call.relu,
     )
 
 
-def _table(pairs: Pairs) -> gemm.Table | None:
-    """Mask, ptr and rows; the identity needs none."""
-    mask, ptr, rows, _ = pairs.forward[LISTS:]
-    return None if pairs.is_identity else (mask, ptr, rows)
+def _view_on_tensor_cores(term: ConvTerm) -> GemmView | None:
+    view = term.pairs.forward.view
+    flow = dataflow.conv_dataflow(term.feats[0], term.weight, has_view=view is not None)
+    return view if flow is Dataflow.TENSOR_CORES else None
 
 
 def _check_operands(term: ConvTerm, weight: Tensor) -> None:
     """What packed weights do not tell any more."""
-    volume = term.pairs.forward[LISTS - 1].shape[1]
+    volume = term.pairs.forward.lists.tile_ptr.shape[1]
     shape = (volume, sum(term.widths), weight.shape[2])
     where = "sparse_conv_sum: weight"
     check_shape(where, term.weight, shape, "Match it to the kernel map and to the features.")
@@ -229,7 +238,8 @@ _sparse_conv_sum = define_op(
     "Tensor? residual, Tensor[] pairs, int[] full_taps, bool[] is_identity, Tensor?[] tap_ptrs, "
     "Tensor[] packed, SymInt num_out, bool relu) -> Tensor",
     cpu=one_by_one,
-    cuda=_sum_cuda,
-    fake=lambda feats, sides, weights, *rest: feats[0].new_empty((rest[-2], weights[0].shape[2])),
+    cuda=_in_one_pass,
+    fake=lambda call: call.feats[0].new_empty((call.num_out, call.weights[0].shape[2])),
     autocast=True,
+    record=SumCall._make,
 )

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from torchsparse_lite._native import C, has_cuda
 from torchsparse_lite.ops.channelwise_conv import channelwise_conv
+from torchsparse_lite.ops.map_arrays import PairLists, Pairs
 from torchsparse_lite.ops.pairs import tile_rows
 from torchsparse_lite.ops.registry import Autograd, define_op
 from torchsparse_lite.ops.scratch import scratch_on
-from torchsparse_lite.ops.sparse_conv import LISTS, Pairs, transposed_tiles
 from torchsparse_lite.ops.widen import widened
 
 __all__ = ["sparse_max_pool", "sparse_sum_pool"]
@@ -26,7 +26,7 @@ def _sum_pool_native(
     num_out: int,
     is_symmetric: bool,
 ) -> Tensor:
-    return channelwise_conv(feats, None, pairs, num_out)
+    return channelwise_conv(feats, None, PairLists(*pairs), num_out)
 
 
 def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -34,27 +34,24 @@ def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     argmax = output[1] if isinstance(output, tuple) else None
     ctx.save_for_backward(argmax, *pairs, *backward_pairs)
     ctx.num_in, ctx.is_symmetric = feats.shape[0], is_symmetric
+    ctx.no_grads = [None] * len(pairs), [None] * len(backward_pairs), None, None
     if argmax is not None:
         ctx.mark_non_differentiable(argmax)
 
 
-def _backward_pairs(ctx: Any) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
-    argmax, *arrays = ctx.saved_tensors
-    pairs, backward = arrays[:3], arrays[3:]
+def _saved(ctx: Any) -> tuple[Tensor | None, PairLists, PairLists]:
+    """The rows of maxima, the transposed map and the map."""
+    argmax, in_index, out_index, tile_ptr, *backward = ctx.saved_tensors
+    forward = PairLists(in_index, out_index, tile_ptr)
     if ctx.is_symmetric:
-        return argmax, pairs, pairs
-    return argmax, backward or transposed_tiles(pairs, ctx.num_in), pairs
-
-
-def _no_grads(ctx: Any) -> tuple[Any, ...]:
-    extra = len(ctx.saved_tensors) - 4
-    return [None] * 3, [None] * extra, None, None
+        return argmax, forward, forward
+    return argmax, PairLists(*backward) if backward else forward.transposed(ctx.num_in), forward
 
 
 def _sum_pool_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    _, backward, forward = _backward_pairs(ctx)
-    grad_feats = _sum_pool(grad, backward, forward, ctx.num_in, ctx.is_symmetric)
-    return grad_feats, *_no_grads(ctx)
+    _, backward, forward = _saved(ctx)
+    grad_feats = _sum_pool(grad, list(backward), list(forward), ctx.num_in, ctx.is_symmetric)
+    return grad_feats, *ctx.no_grads
 
 
 _sum_pool = define_op(
@@ -82,8 +79,8 @@ def sparse_sum_pool(feats: Tensor, pairs: Pairs) -> Tensor:
     """
     result: Tensor = _sum_pool(
         feats,
-        list(pairs.forward[:LISTS]),
-        list(pairs.backward[:LISTS]),
+        list(pairs.forward.lists),
+        list(pairs.backward.lists) if pairs.backward else [],
         pairs.num_out,
         pairs.is_symmetric,
     )
@@ -100,15 +97,14 @@ def _max_pool_native(
     x = widened(feats)
     out = x.new_empty((num_out, x.shape[1]))
     argmax = torch.empty_like(out, dtype=torch.int32)
-    in_index, out_index, tile_ptr = pairs
     rows, threads = tile_rows(num_out), torch.get_num_threads()
-    C.max_pool(x, in_index, out_index, tile_ptr, rows, out, argmax, scratch_on(x), threads)
+    C.max_pool(x, *PairLists(*pairs), rows, out, argmax, scratch_on(x), threads)
     return out.to(feats.dtype), argmax
 
 
 def _max_pool_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
-    argmax, backward = _backward_pairs(ctx)[:2]
-    return _max_pool_grad(grad, argmax, backward, ctx.num_in), *_no_grads(ctx)
+    argmax, backward = _saved(ctx)[:2]
+    return _max_pool_grad(grad, argmax, list(backward), ctx.num_in), *ctx.no_grads
 
 
 _max_pool = define_op(
@@ -129,13 +125,10 @@ def _max_pool_grad_native(
 ) -> Tensor:
     wide = widened(grad)
     grad_feats = wide.new_empty((num_in, grad.shape[1]))
-    in_index, out_index, tile_ptr = backward_pairs
     C.max_pool_backward(
         wide,
         argmax,
-        in_index,
-        out_index,
-        tile_ptr,
+        *PairLists(*backward_pairs),
         tile_rows(num_in),
         grad_feats,
         scratch_on(wide),
@@ -182,8 +175,8 @@ def sparse_max_pool(feats: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """
     result: tuple[Tensor, Tensor] = _max_pool(
         feats,
-        list(pairs.forward[:LISTS]),
-        list(pairs.backward[:LISTS]),
+        list(pairs.forward.lists),
+        list(pairs.backward.lists) if pairs.backward else [],
         pairs.num_out,
         pairs.is_symmetric,
     )

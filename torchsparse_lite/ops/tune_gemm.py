@@ -14,13 +14,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchsparse_lite._native import C
+from torchsparse_lite.errors import refuse
 from torchsparse_lite.ops import gemm
+from torchsparse_lite.ops.conv_call import ConvCall
 from torchsparse_lite.ops.gemm_tiles import Tile, layer_key, tile_by_rule
-from torchsparse_lite.ops.sparse_conv import LISTS
+from torchsparse_lite.ops.map_arrays import MapArrays
 from torchsparse_lite.timing import Times
 
 __all__ = [
@@ -48,14 +49,14 @@ class Convolution:
         weight_shape: kernel_volume, in_channels, out_channels.
         num_in: input rows.
         num_out: output rows.
-        arrays: of its kernel map, as in ``Pairs.forward``.
+        arrays: of its kernel map.
         calls: how often it occurs.
     """
 
     weight_shape: tuple[int, int, int]
     num_in: int
     num_out: int
-    arrays: tuple[Tensor, ...]
+    arrays: MapArrays
     calls: int = 1
 
 
@@ -108,7 +109,7 @@ def convolutions_of(run: Callable[[], object]) -> list[Convolution]:
     found: dict[tuple[Any, ...], Convolution] = {}
     counts: Counter[tuple[Any, ...]] = Counter()
     for convolution in watch.seen:
-        pairs = convolution.arrays[0].shape[0]
+        pairs = convolution.arrays.lists.in_index.shape[0]
         same = (convolution.weight_shape, convolution.num_in, convolution.num_out, pairs)
         found.setdefault(same, convolution)
         counts[same] += 1
@@ -131,11 +132,11 @@ class _Watch(TorchDispatchMode):
     ) -> Any:
         """Call the operator."""
         if func is torch.ops.tsl.sparse_conv.default:
-            feats, weight, _, _, arrays, _, num_out, groups, _, _, transposed, *_ = args
-            if groups == 1:
-                volume, inputs, outputs = weight.shape
-                shape = (volume, outputs, inputs) if transposed else (volume, inputs, outputs)
-                self.seen.append(Convolution(shape, feats.shape[0], num_out, tuple(arrays)))
+            call = ConvCall(*args)
+            if call.groups == 1:
+                num_in, in_channels = call.feats.shape
+                shape = call.weight.shape[0], in_channels, call.out_channels
+                self.seen.append(Convolution(shape, num_in, call.num_out, MapArrays.of(call.pairs)))
         return func(*args, **(kwargs or {}))
 
 
@@ -152,13 +153,14 @@ def table_layers(convolutions: Iterable[Convolution]) -> list[TableLayer]:
 def on_tensor_cores(convolution: Convolution, dtype: torch.dtype) -> Callable[[int], object]:
     """What runs it with the tile of a number, on random features and weights."""
     _, inputs, outputs = convolution.weight_shape
-    mask, ptr, rows, order = convolution.arrays[LISTS:]
-    options: dict[str, Any] = {"dtype": dtype, "device": mask.device}
+    view = convolution.arrays.view
+    if view is None:
+        refuse("tune_gemm: convolution", "one on a GPU", "one on the CPU", "Run the network there.")
+    options: dict[str, Any] = {"dtype": dtype, "device": view.mask.device}
     feats = torch.randn(convolution.num_in, inputs, **options)
     packed = gemm.pack_weight(torch.randn(convolution.weight_shape, **options))
-    table = (mask, ptr, rows)
     return lambda tile: gemm.implicit_gemm(
-        feats, packed, table, order, out_channels=outputs, tile=tile
+        feats, packed, view.table, view.order, out_channels=outputs, tile=tile
     )
 
 
