@@ -71,9 +71,15 @@ TensorView view_of(const dlpack::Tensor& tensor) {
 
 /// torch >= 2.10 publishes a C table on the type; null where there is none.
 const dlpack::ExchangeApi* exchange_api(PyTypeObject* type) {
-  static PyTypeObject* cached_type = nullptr;
-  static const dlpack::ExchangeApi* cached_api = nullptr;
-  if (type == cached_type) return cached_api;
+  struct Known {
+    PyTypeObject* type = nullptr;
+    const dlpack::ExchangeApi* api = nullptr;
+  };
+  static Known known[2];  // a call takes both tensors and parameters
+  static int oldest = 0;
+  for (const Known& one : known) {
+    if (one.type == type) return one.api;
+  }
   const dlpack::ExchangeApi* found = nullptr;
   const py::handle type_object(reinterpret_cast<PyObject*>(type));
   const py::object capsule = py::getattr(type_object, dlpack::kApiAttribute, py::none());
@@ -84,9 +90,11 @@ const dlpack::ExchangeApi* exchange_api(PyTypeObject* type) {
     while (found && found->version.major != dlpack::kMajorVersion) found = found->previous;
     if (found && !found->tensor_from_object) found = nullptr;
   }
-  Py_INCREF(type_object.ptr());  // the cache outlives every class that is collected
-  cached_type = type;
-  cached_api = found;
+  const py::object forgotten =
+      py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(known[oldest].type));
+  known[oldest] = {type, found};
+  type_object.inc_ref();  // a class that is kept here is not collected
+  oldest = 1 - oldest;
   return found;
 }
 
