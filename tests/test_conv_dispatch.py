@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_cuda_gemm import kernel_map, operands
 
+from torchsparse_lite import ops
 from torchsparse_lite.kernel_map import KernelMap
 from torchsparse_lite.ops import dataflow, gemm, sparse_conv
 from torchsparse_lite.ops.conv_call import ConvCall
@@ -133,6 +134,21 @@ def test_the_map_of_one_full_tap_needs_no_search():
         assert torch.equal(a, b)
         assert a.dtype == b.dtype
     assert torch.equal(known.row_order, torch.arange(70, dtype=torch.int32))
+
+
+def test_each_direction_of_a_map_makes_its_own_arrays_when_it_is_used(monkeypatch):
+    """A decoder in inference uses the transposed map alone."""
+    made = []
+    tile_pairs = ops.tile_pairs
+    monkeypatch.setattr(ops, "tile_pairs", lambda *args: made.append(args) or tile_pairs(*args))
+    found = kernel_map("cpu", 2)
+    backward = found.transposed.pairs(with_backward=False).forward
+    assert len(made) == 1
+    both = found.transposed.pairs(with_backward=True)
+    assert len(made) == 2
+    assert found.pairs(with_backward=True).forward is both.backward
+    assert found.pairs(with_backward=True).backward is backward is both.forward
+    assert len(made) == 2
 
 
 def test_gradients_pass_the_view_of_implicit_gemm_along():

@@ -155,6 +155,58 @@ class _HostCopy:
         return self._copy
 
 
+class _Side:
+    """A kernel map in one direction as the operators take it; each array is made when it is needed.
+
+    It knows nothing of the map that it belongs to, so that a map and its transpose can hold each
+    other's: a cycle would outlive the forward pass.
+
+    Args:
+        lists: in_index, out_index and tap_ptr.
+        num_out: number of output rows.
+        is_identity: its only tap leads from every row to itself.
+    """
+
+    def __init__(
+        self, lists: tuple[Tensor, Tensor, Tensor], num_out: int, *, is_identity: bool
+    ) -> None:
+        self.lists = lists
+        self.num_out = num_out
+        self.is_identity = is_identity
+
+    @cached_property
+    def neighbors(self) -> NeighborTable:
+        in_index, _, _ = self.lists
+        if self.is_identity:
+            mask = in_index.new_ones((self.num_out, 1))
+            ptr = torch.arange(self.num_out + 1, device=mask.device)
+            return NeighborTable(mask, ptr, in_index)
+        with scope("map"):
+            return NeighborTable(*ops.table_of_pairs(self.lists, self.num_out))
+
+    @cached_property
+    def tile_ptr(self) -> Tensor:
+        _, out_index, tap_ptr = self.lists
+        with scope("map"):
+            return ops.tile_pairs(out_index, tap_ptr, self.num_out)
+
+    @cached_property
+    def row_order(self) -> Tensor:
+        in_index, _, tap_ptr = self.lists
+        if self.is_identity:
+            return in_index
+        with scope("map"):
+            return ops.order_rows(self.neighbors.mask, tap_ptr)
+
+    @cached_property
+    def arrays(self) -> MapArrays:
+        in_index, out_index, _ = self.lists
+        lists = PairLists(in_index, out_index, self.tile_ptr)
+        if in_index.is_cuda and has_cuda():
+            return MapArrays(lists, GemmView(*self.neighbors, self.row_order))
+        return MapArrays(lists)
+
+
 @dataclass(frozen=True, eq=False)
 class KernelMap:
     """All pairs (input row, output row) of a convolution, grouped by tap.
@@ -207,7 +259,7 @@ class KernelMap:
             -1 if has_room else full_tap,  # nothing feeds a dead row
             has_room,
         )
-        kernel_map.__dict__["neighbors"] = neighbors
+        kernel_map._side.neighbors = neighbors
         return kernel_map
 
     @property
@@ -235,14 +287,17 @@ class KernelMap:
         return self._host_copy()
 
     @cached_property
+    def _side(self) -> _Side:
+        return _Side(self.lists, self.num_out, is_identity=self.is_identity)
+
+    @cached_property
+    def _back(self) -> _Side:
+        return self.transposed._side
+
+    @property
     def neighbors(self) -> NeighborTable:
         """The row-major view."""
-        if self.is_identity:
-            mask = self.in_index.new_ones((self.num_out, 1))
-            ptr = torch.arange(self.num_out + 1, device=mask.device)
-            return NeighborTable(mask, ptr, self.in_index)
-        with scope("map"):
-            return NeighborTable(*ops.table_of_pairs(self.lists, self.num_out))
+        return self._side.neighbors
 
     @cached_property
     def window_sizes(self) -> Tensor:
@@ -251,11 +306,10 @@ class KernelMap:
             return self.neighbors.ptr.diff()
         return torch.bincount(self.out_index, minlength=self.num_out)
 
-    @cached_property
+    @property
     def tile_ptr(self) -> Tensor:
         """(tiles + 1, K) int64: where each output tile of the CPU kernels begins in each tap."""
-        with scope("map"):
-            return ops.tile_pairs(self.out_index, self.tap_ptr, self.num_out)
+        return self._side.tile_ptr
 
     @cached_property
     def transposed(self) -> KernelMap:
@@ -275,8 +329,7 @@ class KernelMap:
             self.full_tap,
             self.has_room,
         )
-        # The arrays, not the map itself: a reference cycle would outlive the forward pass.
-        transposed.__dict__["_backward_arrays"] = self._arrays
+        transposed.__dict__["_back"] = self._side
         transposed.__dict__["_host_copy"] = self._host_copy
         return transposed
 
@@ -312,24 +365,10 @@ class KernelMap:
         selected.__dict__["_host_copy"] = _HostCopy(selected.tap_ptr, host_ptr)
         return selected
 
-    @cached_property
+    @property
     def row_order(self) -> Tensor:
         """(num_out,) int32, on CUDA: in which order implicit GEMM takes the output rows."""
-        if self.is_identity:
-            return self.in_index
-        with scope("map"):
-            return ops.order_rows(self.neighbors.mask, self.tap_ptr)
-
-    @cached_property
-    def _arrays(self) -> MapArrays:
-        lists = PairLists(self.in_index, self.out_index, self.tile_ptr)
-        if self.in_index.is_cuda and has_cuda():
-            return MapArrays(lists, GemmView(*self.neighbors, self.row_order))
-        return MapArrays(lists)
-
-    @cached_property
-    def _backward_arrays(self) -> MapArrays:
-        return self.transposed._arrays
+        return self._side.row_order
 
     @classmethod
     def identity(
@@ -367,11 +406,11 @@ class KernelMap:
 
     @cached_property
     def _both_ways(self) -> Pairs:
-        return self._with(self._backward_arrays)
+        return self._with(self._back.arrays)
 
     def _with(self, backward: MapArrays | None) -> Pairs:
         return Pairs(
-            self._arrays,
+            self._side.arrays,
             backward,
             self.num_out,
             self.is_symmetric,
