@@ -27,6 +27,7 @@ __all__ = [
     "narrowed",
     "of_width",
     "scans_and_seeds",
+    "seeded",
     "simulate",
     "width_as_fast_as",
 ]
@@ -40,7 +41,7 @@ LIMIT = 0.6
 FEW_SCANS = ("--scans", 12, "--calibration", 4)
 """Arguments of a search of many trials."""
 _VOXEL_M = 0.2
-_ROUNDS = 5
+_ROUNDS_OF_MANY = 5
 
 
 def simulate(runs: Path) -> Path:
@@ -53,17 +54,18 @@ def simulate(runs: Path) -> Path:
 
 def scans_and_seeds(streets: Path, seed: int) -> tuple[object, ...]:
     """Arguments of a training on them."""
-    seeds = (
-        word
-        for key in ("seed_everything", "model.seed", "data.seed")
-        for word in (f"--{key}", seed)
-    )
     return (
         *("--data.root", streets),
         *("--data.train", json.dumps([{"sequences": _TRAIN}])),
         *("--data.val", json.dumps([{"sequences": CHOOSE}])),
-        *seeds,
+        *seeded(seed),
     )
+
+
+def seeded(seed: int) -> tuple[object, ...]:
+    """Arguments of a training with this seed of everything."""
+    keys = ("seed_everything", "model.seed", "data.seed")
+    return tuple(word for key in keys for word in (f"--{key}", seed))
 
 
 def first_scan(root: Path, sequence: str) -> PointTensor:
@@ -81,10 +83,12 @@ def of_width(width: float) -> tuple[object, ...]:
     return ("--model.network.init_args.width", width)
 
 
-def latencies(networks: Mapping[str, nn.Module], scan: PointTensor) -> dict[str, float]:
+def latencies(
+    networks: Mapping[str, nn.Module], scan: PointTensor, *, rounds: int = 15
+) -> dict[str, float]:
     """Milliseconds of each, the median of rounds in which they take turns."""
     samples: dict[str, list[float]] = {name: [] for name in networks}
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         for name, network in networks.items():
             samples[name].append(network_latency(network, scan, budget_s=0.5))
     return {name: statistics.median(values) for name, values in samples.items()}
@@ -95,7 +99,7 @@ def largest_as_fast(network: nn.Module, others: Mapping[str, nn.Module], scan: P
 
     All are timed in turns: time goes in steps, and a wider one can be as fast.
     """
-    times = latencies({"network": network, **others}, scan)
+    times = latencies({"network": network, **others}, scan, rounds=_ROUNDS_OF_MANY)
     as_fast = [name for name in others if times[name] <= times["network"]]
     return [*list(others)[:1], *as_fast][-1]
 

@@ -72,7 +72,7 @@ def test_results_of_other_tests_stay_in_the_file(tmp_path):
 def test_the_narrowed_network_is_the_widest_that_is_as_fast(monkeypatch):
     """Also where a wider one takes less time than a narrower one."""
 
-    def latencies(networks, scan):
+    def latencies(networks, scan, rounds):
         widths = {name: int(name) for name in networks if name != "network"}
         slow = {name: 30.0 if width in (14, 15) else width for name, width in widths.items()}
         return {**slow, "network": 17.5}
