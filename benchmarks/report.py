@@ -14,6 +14,9 @@ Row = dict[str, Any]
 Columns = dict[str, Callable[[Row], object]]
 """Heading of each column, and what it shows of a row."""
 
+Table = Callable[[dict[str, Any]], str]
+"""Makes Markdown of a result."""
+
 _ROOT = Path(__file__).resolve().parent
 README = _ROOT.parent / "README.md"
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
@@ -31,27 +34,47 @@ def with_table(readme: str) -> str:
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"
 
 
-def newest(suite: str, *, on_gpu: bool = False) -> dict[str, Any] | None:
-    """The latest committed result of a suite, on a GPU or on a CPU."""
-    results = [json.loads(path.read_text()) for path in (_ROOT / "results").glob(f"{suite}-*.json")]
-    found = [result for result in results if ("gpu" in result) == on_gpu]
-    return max(found, key=lambda result: result["date"], default=None)
-
-
 def table() -> str:
-    """Markdown of all suites."""
-    tables = {
-        "cpu_conv": _conv_table,
-        "cpu_maps": _map_table,
-        "networks": _network_table,
-        "real_scans": _learning_table,
-        "search": _search_tables,
-    }
-    results = [(make, newest(suite)) for suite, make in tables.items()]
-    parts = [make(result) for make, result in results if result is not None]
-    on_gpu = [newest(suite, on_gpu=True) for suite in gpu_report.SUITES]
-    parts += [gpu_report.table(result) for result in on_gpu if result is not None]
+    """Markdown of all committed results."""
+    paths = sorted((_ROOT / "results").glob("*.json"))
+    parts = tables_of([json.loads(path.read_text()) for path in paths])
     return "\n\n".join(parts) or "No result is committed yet: `python -m benchmarks.run cpu_conv`."
+
+
+def tables_of(results: list[dict[str, Any]]) -> list[str]:
+    """Markdown of the latest result of each suite; of each test, where there is a table for each.
+
+    Args:
+        results: with a "suite", a "date" and "rows"; those on a GPU have a "gpu".
+    """
+    on_cpu = [result for result in results if "gpu" not in result]
+    on_gpu = [result for result in results if "gpu" in result]
+    tables: list[tuple[str, str | None, Table]] = [
+        ("cpu_conv", None, _conv_table),
+        ("cpu_maps", None, _map_table),
+        ("networks", None, _network_table),
+        ("real_scans", None, _learning_table),
+        ("search", "streets", _streets_table),
+        ("search", "real", _frames_table),
+        ("search", "ranking", _ranking_line),
+        ("search", "pruning", _pruning_table),
+    ]
+    found = [(make, _newest(on_cpu, suite, test)) for suite, test, make in tables]
+    found += [(gpu_report.table, _newest(on_gpu, suite)) for suite in gpu_report.SUITES]
+    return [make(result) for make, result in found if result is not None]
+
+
+def _newest(
+    results: list[dict[str, Any]], suite: str, test: str | None = None
+) -> dict[str, Any] | None:
+    """The latest result of a suite, with the rows of the test if there are several."""
+    own = [
+        {**result, "rows": rows}
+        for result in results
+        if result["suite"] == suite
+        if (rows := [row for row in result["rows"] if test is None or row["test"] == test])
+    ]
+    return max(own, key=lambda result: result["date"], default=None)
 
 
 def _source(result: dict[str, Any]) -> str:
@@ -128,20 +151,6 @@ def _learning_table(result: dict[str, Any]) -> str:
         "minutes": lambda row: f"{row['minutes']:.0f}",
     }
     return _markdown(caption, columns, result)
-
-
-def _search_tables(result: dict[str, Any]) -> str:
-    """One for each test of the search that was run."""
-    tables = {
-        "streets": _streets_table,
-        "real": _frames_table,
-        "ranking": _ranking_line,
-        "pruning": _pruning_table,
-    }
-    rows = {test: [row for row in result["rows"] if row["test"] == test] for test in tables}
-    return "\n\n".join(
-        make({**result, "rows": rows[test]}) for test, make in tables.items() if rows[test]
-    )
 
 
 def _streets_table(result: dict[str, Any]) -> str:

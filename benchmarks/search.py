@@ -53,7 +53,7 @@ from torchsparse_lite import PointTensor, nas
 
 _ROOT = Path(__file__).resolve().parent
 _TRIALS = 250
-_SUPERNET_EPOCHS, _DERIVED_EPOCHS = 5, 6
+_SUPERNET_EPOCHS, _DERIVED_EPOCHS = 8, 6
 _DERIVED_RATE, _DERIVED_TIMES = 0.004, 3
 _ALONE_EPOCHS, _ALONE = 3, 12
 

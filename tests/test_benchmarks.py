@@ -94,7 +94,7 @@ def test_even_shares_of_channels():
             assert half[gene.name] == most
 
 
-ABOUT = {"processor": "P", "simd": "s", "torch": "t", "date": "d", "commit": "c"}
+ABOUT = {"suite": "search", "processor": "P", "simd": "s", "torch": "t", "commit": "c"}
 SCORES = {"latency_ms": 12.3, "parameters": 1_000_000, "miou": 0.5, "accuracy": 0.9, "minutes": 30}
 
 
@@ -104,18 +104,21 @@ def test_the_search_has_a_table_for_each_test_that_was_run():
     means = search._means(rows)
     assert [mean["miou"] for mean in means] == [pytest.approx(0.6)]
     rows = [*rows, {**means[0], "test": "streets"}]
-    text = report._search_tables({**ABOUT, "rows": rows})
+    first = {**ABOUT, "date": "1", "rows": rows}
+    (text,) = report.tables_of([first])
     assert text.count("\n| ") == 4
     assert "| mean | found | 12 | 60% | 1.00 M | 0.600 | 0.900 | 30 |" in text
 
-    rows += [
+    rows = [
         {"test": "real", "network": "found", **SCORES},
         {"test": "ranking", "network": 0, **SCORES},
         {"test": "ranking", "network": "all", "kendall_tau": 0.618},
         {"test": "pruning", "network": "whole", "latency_vs_whole": 1.0, **SCORES},
     ]
-    text = report._search_tables({**ABOUT, "rows": rows})
-    assert text.count("\n| ") == 8
-    assert "| found | 12 | 0.500 | 0.900 | 30 |" in text
-    assert "1 networks in the supernet and trained alone on the same streets: 0.62" in text
-    assert "| whole | 12 | 100% | 1.00 M | 0.500 | 0.900 |" in text
+    streets, real, ranking, pruned = report.tables_of([{**ABOUT, "date": "2", "rows": rows}, first])
+    assert streets == text  # of the result that has it
+    assert "| found | 12 | 0.500 | 0.900 | 30 |" in real
+    assert "1 networks in the supernet and trained alone on the same streets: 0.62" in ranking
+    assert "| whole | 12 | 100% | 1.00 M | 0.500 | 0.900 |" in pruned
+    (latest,) = report.tables_of([{**first, "date": "3", "rows": first["rows"][:1]}, first])
+    assert latest.count("\n| ") == 2

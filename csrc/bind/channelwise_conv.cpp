@@ -41,7 +41,7 @@ void channelwise_conv(const TensorView& feats, const std::optional<TensorView>& 
     if (device == dlpack::kCuda) {
       const CheckedPairs pairs =
           described_pairs(arrays, feats.shape[0], num_out, "channelwise_conv");
-      return dispatch_floating(dtype, "channelwise_conv: feats", [&](auto tag) {
+      return dispatch<Floating>(dtype, "channelwise_conv: feats", [&](auto tag) {
         using S = decltype(tag);
         const ChannelwiseConv<S> task{pairs,
                                       feats.as<S>(),
@@ -59,7 +59,7 @@ void channelwise_conv(const TensorView& feats, const std::optional<TensorView>& 
   const py::gil_scoped_release release;
   const cpu::PairTiles pairs =
       pair_tiles(arrays, feats.shape[0], num_out, "channelwise_conv", threads);
-  dispatch_plain(dtype, "channelwise_conv: feats", [&](auto tag) {
+  dispatch<Plain>(dtype, "channelwise_conv: feats", [&](auto tag) {
     using S = decltype(tag);
     const cpu::ChannelwiseTask<S> task{pairs,
                                        feats.as<S>(),
@@ -91,7 +91,7 @@ void channelwise_weight_grad(const TensorView& feats, const TensorView& grad_out
     if (device == dlpack::kCuda) {
       const CheckedPairs pairs =
           described_pairs(arrays, feats.shape[0], grad_out.shape[0], "channelwise_weight_grad");
-      return dispatch_floating(dtype, "channelwise_weight_grad: feats", [&](auto tag) {
+      return dispatch<Floating>(dtype, "channelwise_weight_grad: feats", [&](auto tag) {
         using S = decltype(tag);
         const ChannelwiseWeightGrad<S> task{pairs, feats.as<S>(), grad_out.as<S>(),
                                             grad_weight.as<SumType<S>>(), channels};
@@ -103,7 +103,7 @@ void channelwise_weight_grad(const TensorView& feats, const TensorView& grad_out
   const py::gil_scoped_release release;
   const cpu::PairTiles pairs =
       untiled_pairs(arrays, feats.shape[0], grad_out.shape[0], "channelwise_weight_grad", threads);
-  dispatch_plain(dtype, "channelwise_weight_grad: feats", [&](auto tag) {
+  dispatch<Plain>(dtype, "channelwise_weight_grad: feats", [&](auto tag) {
     using S = decltype(tag);
     cpu::channelwise_weight_grad(pairs, feats.as<S>(), grad_out.as<S>(), static_cast<int>(channels),
                                  grad_weight.as<S>(), threads);

@@ -13,20 +13,8 @@
 namespace tsl::bind {
 namespace {
 
-/// run(type tag) for the dtypes of whole-column operators of the CPU.
-template <class Run>
-void dispatch_columns(DType dtype, const char* argument, const Run& run) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return run(float{});
-    case DType::kFloat64:
-      return run(double{});
-    case DType::kBFloat16:
-      return run(BFloat16{});
-    default:
-      refuse_dtype(argument, "dtype float32, float64 or bfloat16", dtype);
-  }
-}
+/// Of whole-column operators of the CPU.
+using Columns = Types<float, double, BFloat16>;
 
 void column_sums(const TensorView& a, const std::optional<TensorView>& b, const TensorView& sum,
                  const std::optional<TensorView>& product, const py::function& scratch,
@@ -44,7 +32,7 @@ void column_sums(const TensorView& a, const std::optional<TensorView>& b, const 
   double* const products = product ? product->as<double>() : nullptr;
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
-      return dispatch_floating(dtype, "column_sums: a", [&](auto tag) {
+      return dispatch<Floating>(dtype, "column_sums: a", [&](auto tag) {
         using S = decltype(tag);
         const ColumnSums<S> task{
             a.as<S>(), b ? b->as<S>() : nullptr, sum.as<double>(), products, rows, channels};
@@ -53,7 +41,7 @@ void column_sums(const TensorView& a, const std::optional<TensorView>& b, const 
     }
   }
   const py::gil_scoped_release release;
-  dispatch_columns(dtype, "column_sums: a", [&](auto tag) {
+  dispatch<Columns>(dtype, "column_sums: a", [&](auto tag) {
     using S = decltype(tag);
     cpu::column_sums(a.as<S>(), b ? b->as<S>() : nullptr, rows, channels, sum.as<double>(),
                      products, threads);
@@ -71,7 +59,7 @@ void column_moments(const TensorView& feats, const TensorView& mean, const Tenso
   variance.expect("column_moments: variance", DType::kFloat64, {channels}, device);
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
-      return dispatch_floating(dtype, "column_moments: feats", [&](auto tag) {
+      return dispatch<Floating>(dtype, "column_moments: feats", [&](auto tag) {
         using S = decltype(tag);
         const ColumnMoments<S> task{feats.as<S>(), mean.as<double>(), variance.as<double>(), rows,
                                     channels};
@@ -80,7 +68,7 @@ void column_moments(const TensorView& feats, const TensorView& mean, const Tenso
     }
   }
   const py::gil_scoped_release release;
-  dispatch_columns(dtype, "column_moments: feats", [&](auto tag) {
+  dispatch<Columns>(dtype, "column_moments: feats", [&](auto tag) {
     using S = decltype(tag);
     cpu::column_moments(feats.as<S>(), rows, channels, mean.as<double>(), variance.as<double>(),
                         threads);
@@ -133,14 +121,14 @@ void scale_shift(const TensorView& x, const TensorView& scale,
     if (device == dlpack::kCuda) {
       void* const stream = current_stream(x);
       const py::gil_scoped_release release;
-      return dispatch_floating(x.dtype, "scale_shift: x", [&](auto tag) {
+      return dispatch<Floating>(x.dtype, "scale_shift: x", [&](auto tag) {
         cuda::scale_shift(tensors.task<decltype(tag)>(), x.device.id, stream);
       });
     }
   }
   const py::gil_scoped_release release;
-  dispatch_columns(x.dtype, "scale_shift: x",
-                   [&](auto tag) { cpu::scale_shift(tensors.task<decltype(tag)>(), threads); });
+  dispatch<Columns>(x.dtype, "scale_shift: x",
+                    [&](auto tag) { cpu::scale_shift(tensors.task<decltype(tag)>(), threads); });
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ void corners(const TableTensors& tensors, const TensorView& xyz, const TensorVie
   index.expect("corners: index", DType::kInt64, {count, kCorners}, device);
   weight.expect("corners: weight", xyz.dtype, {count, kCorners}, device);
   const HashTableView table = table_of(tensors, "corners", device);
-  dispatch_plain(xyz.dtype, "corners: xyz", [&](auto tag) {
+  dispatch<Plain>(xyz.dtype, "corners: xyz", [&](auto tag) {
     using T = decltype(tag);
     const Corners<T> found{table,         xyz.as<T>(),
                            sites,         lattice_of<T>(origin, voxel_size, stride, anchor),

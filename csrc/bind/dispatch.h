@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <string>
+#include <string_view>
+
 #include "bind/tensor_view.h"
 
 namespace tsl::bind {
@@ -10,41 +13,58 @@ inline DType sum_dtype(DType dtype) {
   return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
-/// `argument` is "<function>: <name>", `wanted` the dtypes that it may have.
-[[noreturn]] inline void refuse_dtype(const char* argument, const char* wanted, DType dtype) {
-  throw TypeError(message(argument, " must have ", wanted, ", got ", name_of(dtype),
+/// The number types that an operator takes.
+template <class... Ts>
+struct Types {};
+
+using Floating = Types<float, double, BFloat16, Float16>;
+/// Those of operators of the CPU for which half types are widened in Python.
+using Plain = Types<float, double>;
+
+template <class T>
+struct DTypeOf;
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::kFloat32;
+};
+template <>
+struct DTypeOf<double> {
+  static constexpr DType value = DType::kFloat64;
+};
+template <>
+struct DTypeOf<BFloat16> {
+  static constexpr DType value = DType::kBFloat16;
+};
+template <>
+struct DTypeOf<Float16> {
+  static constexpr DType value = DType::kFloat16;
+};
+
+/// "float32, float64 or bfloat16".
+template <class... Ts>
+std::string names_of(Types<Ts...>) {
+  std::string text;
+  size_t left = sizeof...(Ts);
+  const auto add = [&](DType dtype) {
+    text += name_of(dtype);
+    --left;
+    if (left > 0) text += left > 1 ? ", " : " or ";
+  };
+  (add(DTypeOf<Ts>::value), ...);
+  return text;
+}
+
+template <class Run, class... Ts>
+bool run_with(Types<Ts...>, DType dtype, const Run& run) {
+  return ((dtype == DTypeOf<Ts>::value && (run(Ts{}), true)) || ...);
+}
+
+/// run(type tag) for the dtype, which is one of the list; `argument` is "<function>: <name>".
+template <class List, class Run>
+void dispatch(DType dtype, std::string_view argument, const Run& run) {
+  if (run_with(List{}, dtype, run)) return;
+  throw TypeError(message(argument, " must have dtype ", names_of(List{}), ", got ", name_of(dtype),
                           ". Convert it with .to()."));
-}
-
-/// run(type tag) for float32 and float64; half types are widened in Python for these operators of
-/// the CPU.
-template <class Run>
-void dispatch_plain(DType dtype, const char* argument, const Run& run) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return run(float{});
-    case DType::kFloat64:
-      return run(double{});
-    default:
-      refuse_dtype(argument, "dtype float32 or float64", dtype);
-  }
-}
-
-/// run(type tag) for every floating type.
-template <class Run>
-void dispatch_floating(DType dtype, const char* argument, const Run& run) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return run(float{});
-    case DType::kFloat64:
-      return run(double{});
-    case DType::kBFloat16:
-      return run(BFloat16{});
-    case DType::kFloat16:
-      return run(Float16{});
-    default:
-      refuse_dtype(argument, "a floating dtype", dtype);
-  }
 }
 
 }  // namespace tsl::bind

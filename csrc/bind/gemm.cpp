@@ -20,22 +20,9 @@ namespace {
 
 constexpr auto kCuda = dlpack::kCuda;
 
-/// run(type tag) for the 16-bit types.
-template <class Run>
-void dispatch_half(DType dtype, const char* argument, const Run& run) {
-  if (dtype == DType::kBFloat16) return run(BFloat16{});
-  if (dtype == DType::kFloat16) return run(Float16{});
-  refuse_dtype(argument, "dtype bfloat16 or float16", dtype);
-}
-
-/// And for float32, which is rounded to TF32.
-template <class Run>
-void dispatch(DType dtype, const char* argument, const Run& run) {
-  if (dtype == DType::kFloat32) return run(float{});
-  if (dtype == DType::kBFloat16) return run(BFloat16{});
-  if (dtype == DType::kFloat16) return run(Float16{});
-  refuse_dtype(argument, "dtype float32, bfloat16 or float16", dtype);
-}
+using Halves = Types<BFloat16, Float16>;
+/// float32 is rounded to TF32.
+using OnTensorCores = Types<float, BFloat16, Float16>;
 
 /// A call on the GPU, which this build must have.
 template <class Run>
@@ -81,7 +68,7 @@ void pack_weight(const TensorView& weight, bool transposed, bool mirrored, const
   const int64_t in_channels = weight.shape[transposed ? 2 : 1];
   const int64_t out_channels = weight.shape[transposed ? 1 : 2];
   on_cuda(weight, "pack_weight: weight", scratch, [&](const cuda::Call& call) {
-    dispatch(weight.dtype, "pack_weight: weight", [&](auto tag) {
+    dispatch<OnTensorCores>(weight.dtype, "pack_weight: weight", [&](auto tag) {
       using S = decltype(tag);
       check_packed<S>(packed, volume, in_channels, out_channels, "pack_weight: packed");
       cuda::pack_weight(
@@ -199,7 +186,7 @@ void implicit_gemm(const std::vector<TensorView>& feats, const std::vector<Tenso
   check_aligned(out, "implicit_gemm: out");
   order.expect("implicit_gemm: order", DType::kInt32, {num_out}, kCuda);
   on_cuda(feats[0], "implicit_gemm: feats", scratch, [&](const cuda::Call& call) {
-    dispatch(dtype, "implicit_gemm: feats", [&](auto tag) {
+    dispatch<OnTensorCores>(dtype, "implicit_gemm: feats", [&](auto tag) {
       using S = decltype(tag);
       ImplicitGemm<S> gemm = described_sum<S>(sum, num_out, out_channels);
       gemm.order = order.as<int32_t>();
@@ -234,7 +221,7 @@ void pair_gemm(const TensorView& feats, const TensorView& grad_out, const Tensor
             feats.shape[1], ") and grad_out (", grad_out.shape[1], "), got ", grad_weight.shape[1],
             " and ", grad_weight.shape[2], ". Fill up with zeros.");
   on_cuda(feats, "pair_gemm: feats", scratch, [&](const cuda::Call& call) {
-    dispatch_half(dtype, "pair_gemm: feats", [&](auto tag) {
+    dispatch<Halves>(dtype, "pair_gemm: feats", [&](auto tag) {
       using S = decltype(tag);
       const PairGemm<S> gemm{{tap_ptr.as<int64_t>(), static_cast<int>(volume)},
                              in_index.as<int32_t>(),

@@ -23,7 +23,7 @@ void max_pool(const TensorView& feats, const TensorView& in_index, const TensorV
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
       const CheckedPairs pairs = described_pairs(arrays, feats.shape[0], out.shape[0], "max_pool");
-      return dispatch_floating(dtype, "max_pool: feats", [&](auto tag) {
+      return dispatch<Floating>(dtype, "max_pool: feats", [&](auto tag) {
         using S = decltype(tag);
         const MaxPool<S> task{pairs, feats.as<S>(), out.as<S>(), argmax.as<int32_t>(), channels};
         CudaCall(feats, scratch)([&](const cuda::Call& call) { cuda::max_pool(call, task); });
@@ -33,7 +33,7 @@ void max_pool(const TensorView& feats, const TensorView& in_index, const TensorV
   const py::gil_scoped_release release;
   const cpu::PairTiles pairs =
       pair_tiles(arrays, feats.shape[0], out.shape[0], "max_pool", threads);
-  dispatch_plain(dtype, "max_pool: feats", [&](auto tag) {
+  dispatch<Plain>(dtype, "max_pool: feats", [&](auto tag) {
     using T = decltype(tag);
     cpu::max_pool(pairs, feats.as<T>(), channels, out.as<T>(), argmax.as<int32_t>(), threads);
   });
@@ -54,7 +54,7 @@ void max_pool_backward(const TensorView& grad_out, const TensorView& argmax,
     if (device == dlpack::kCuda) {
       const CheckedPairs pairs =
           described_pairs(arrays, grad_out.shape[0], grad_in.shape[0], "max_pool_backward");
-      return dispatch_floating(dtype, "max_pool_backward: grad_out", [&](auto tag) {
+      return dispatch<Floating>(dtype, "max_pool_backward: grad_out", [&](auto tag) {
         using S = decltype(tag);
         const MaxPoolBackward<S> task{pairs, grad_out.as<S>(), argmax.as<int32_t>(),
                                       grad_in.as<S>(), channels};
@@ -66,7 +66,7 @@ void max_pool_backward(const TensorView& grad_out, const TensorView& argmax,
   const py::gil_scoped_release release;
   const cpu::PairTiles pairs =
       pair_tiles(arrays, grad_out.shape[0], grad_in.shape[0], "max_pool_backward", threads);
-  dispatch_plain(dtype, "max_pool_backward: grad_out", [&](auto tag) {
+  dispatch<Plain>(dtype, "max_pool_backward: grad_out", [&](auto tag) {
     using T = decltype(tag);
     cpu::max_pool_backward(pairs, grad_out.as<T>(), argmax.as<int32_t>(), channels, grad_in.as<T>(),
                            threads);

@@ -69,7 +69,7 @@ void furthest_points(const TensorView& xyz, const TensorView& order, const Tenso
   sample_ptr.expect("furthest_points: sample_ptr", DType::kInt64, {clouds.num_clouds() + 1},
                     device);
   samples.expect("furthest_points: samples", DType::kInt64, {-1}, device);
-  dispatch_plain(xyz.dtype, clouds.argument("xyz").c_str(), [&](auto tag) {
+  dispatch<Plain>(xyz.dtype, clouds.argument("xyz"), [&](auto tag) {
     using T = decltype(tag);
     const CloudRows<T> rows = clouds.rows<T>();
     FurthestPoints<T> search{{}, sample_ptr.as<int64_t>(), nullptr, samples.as<int64_t>()};
@@ -109,7 +109,7 @@ void search_points(const CloudArrays& clouds, const QueryArrays& queries, dlpack
                    const py::function& scratch, int threads, const MakeSearch& make_search,
                    const RunOnCpu& run_on_cpu) {
   const int64_t count = queries.xyz.shape[0];
-  dispatch_plain(clouds.xyz.dtype, clouds.argument("xyz").c_str(), [&](auto tag) {
+  dispatch<Plain>(clouds.xyz.dtype, clouds.argument("xyz"), [&](auto tag) {
     using T = decltype(tag);
     const CloudRows<T> rows = clouds.rows<T>();
     auto search = make_search(tag, Queries<T>{queries.xyz.as<T>(), queries.cloud.as<int64_t>()});

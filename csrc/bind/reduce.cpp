@@ -46,7 +46,7 @@ void segment_reduce(const TensorView& feats, const TensorView& order, const Tens
   int64_t* const rows = argmax ? argmax->as<int64_t>() : nullptr;
   if constexpr (kHasCuda) {
     if (device == dlpack::kCuda) {
-      return dispatch_floating(dtype, "segment_reduce: feats", [&](auto tag) {
+      return dispatch<Floating>(dtype, "segment_reduce: feats", [&](auto tag) {
         using S = decltype(tag);
         const SegmentReduce<S> task{
             feats.as<S>(),  order.as<int64_t>(), ptr.as<int64_t>(), out.as<S>(), rows,
@@ -58,7 +58,7 @@ void segment_reduce(const TensorView& feats, const TensorView& order, const Tens
   const py::gil_scoped_release release;
   const int64_t terms = check_ptr_within(ptr, order.shape[0], "segment_reduce: ptr", threads);
   check_rows(order.head(terms), 0, feats.shape[0], "segment_reduce: order", threads);
-  dispatch_plain(dtype, "segment_reduce: feats", [&](auto tag) {
+  dispatch<Plain>(dtype, "segment_reduce: feats", [&](auto tag) {
     using T = decltype(tag);
     cpu::segment_reduce(feats.as<T>(), order.as<int64_t>(), ptr.as<int64_t>(), segments, channels,
                         how, out.as<T>(), rows, threads);
@@ -85,7 +85,7 @@ void interpolate(const TensorView& feats, const TensorView& index, const TensorV
     if (device == dlpack::kCuda) {
       void* const stream = current_stream(feats);
       const py::gil_scoped_release release;
-      return dispatch_floating(dtype, "interpolate: feats", [&](auto tag) {
+      return dispatch<Floating>(dtype, "interpolate: feats", [&](auto tag) {
         using S = decltype(tag);
         const Interpolation<S> task{stencils<SumType<S>>(index, weight, feats.shape[0]),
                                     feats.as<S>(), out.as<S>(), channels};
@@ -95,7 +95,7 @@ void interpolate(const TensorView& feats, const TensorView& index, const TensorV
   }
   const py::gil_scoped_release release;
   check_rows(index, kMissing, feats.shape[0], "interpolate: index", threads);
-  dispatch_plain(dtype, "interpolate: feats", [&](auto tag) {
+  dispatch<Plain>(dtype, "interpolate: feats", [&](auto tag) {
     using T = decltype(tag);
     cpu::interpolate(feats.as<T>(), index.as<int64_t>(), weight.as<T>(), count, terms, channels,
                      out.as<T>(), threads);
@@ -121,7 +121,7 @@ void interpolate_backward(const TensorView& grad_out, const TensorView& index,
       TSL_CHECK(count * terms <= kMost && num_rows <= kMost, ValueError,
                 "interpolate_backward: index must have fewer than 2^31 entries and rows, got ",
                 count * terms, " and ", num_rows, ". Split the cloud.");
-      return dispatch_floating(dtype, "interpolate_backward: grad_out", [&](auto tag) {
+      return dispatch<Floating>(dtype, "interpolate_backward: grad_out", [&](auto tag) {
         using S = decltype(tag);
         const InterpolateBackward<S> task{stencils<SumType<S>>(index, weight, num_rows),
                                           grad_out.as<S>(), grad_feats.as<S>(), channels};
@@ -132,7 +132,7 @@ void interpolate_backward(const TensorView& grad_out, const TensorView& index,
   }
   const py::gil_scoped_release release;
   check_rows(index, kMissing, num_rows, "interpolate_backward: index", threads);
-  dispatch_plain(dtype, "interpolate_backward: grad_out", [&](auto tag) {
+  dispatch<Plain>(dtype, "interpolate_backward: grad_out", [&](auto tag) {
     using T = decltype(tag);
     cpu::interpolate_backward(grad_out.as<T>(), index.as<int64_t>(), weight.as<T>(), count, terms,
                               num_rows, channels, grad_feats.as<T>(), threads);

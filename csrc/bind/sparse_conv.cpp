@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "bind/dispatch.h"
 #include "bind/index_checks.h"
 #include "bind/module.h"
 
@@ -20,23 +21,10 @@ const cpu::SimdKernels& kernels_named(const std::optional<std::string>& name) {
                            "'. Leave it out for the best."));
 }
 
-/// run(type tag of storage, kernels) for the dtype of the features.
-template <class Run>
-void dispatch(DType dtype, const cpu::SimdKernels& kernels, const char* function, const Run& run) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return run(float{}, kernels.f32);
-    case DType::kFloat64:
-      return run(double{}, kernels.f64);
-    case DType::kBFloat16:
-      return run(BFloat16{}, kernels.bf16);
-    case DType::kFloat16:
-      return run(Float16{}, kernels.f16);
-    default:
-      throw TypeError(message(function, ": feats must have a floating dtype, got ", name_of(dtype),
-                              ". Convert it with .to()."));
-  }
-}
+const auto& kernels_for(float, const cpu::SimdKernels& kernels) { return kernels.f32; }
+const auto& kernels_for(double, const cpu::SimdKernels& kernels) { return kernels.f64; }
+const auto& kernels_for(BFloat16, const cpu::SimdKernels& kernels) { return kernels.bf16; }
+const auto& kernels_for(Float16, const cpu::SimdKernels& kernels) { return kernels.f16; }
 
 void check_groups(int groups, int64_t in_channels, int64_t out_channels, const char* function) {
   TSL_CHECK(groups > 0 && in_channels % groups == 0 && out_channels % groups == 0, ValueError,
@@ -86,7 +74,7 @@ void sparse_conv(const TensorView& feats, const TensorView& weight,
   const cpu::PairTiles pairs = pair_tiles({in_index, out_index, tile_ptr, tile_rows},
                                           feats.shape[0], num_out, "sparse_conv", threads);
   check_full_tap(pairs, full_tap);
-  const auto run = [&](auto tag, const auto& kernels) {
+  dispatch<Floating>(dtype, "sparse_conv: feats", [&](auto tag) {
     using S = decltype(tag);
     const cpu::ConvArguments<S> arguments{pairs,
                                           feats.as<S>(),
@@ -97,9 +85,8 @@ void sparse_conv(const TensorView& feats, const TensorView& weight,
                                           layout,
                                           full_tap,
                                           relu};
-    cpu::sparse_conv(arguments, kernels, threads);
-  };
-  dispatch(dtype, kernels, "sparse_conv", run);
+    cpu::sparse_conv(arguments, kernels_for(tag, kernels), threads);
+  });
 }
 
 void sparse_conv_weight_grad(const TensorView& feats, const TensorView& grad_out,
@@ -114,8 +101,7 @@ void sparse_conv_weight_grad(const TensorView& feats, const TensorView& grad_out
   const int64_t out_channels = grad_out.shape[1];
   check_groups(groups, feats.shape[1], out_channels, "sparse_conv_weight_grad");
   const int64_t cin = feats.shape[1] / groups;
-  grad_weight.expect("sparse_conv_weight_grad: grad_weight",
-                     dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32,
+  grad_weight.expect("sparse_conv_weight_grad: grad_weight", sum_dtype(dtype),
                      {-1, cin, out_channels});
   tile_ptr.expect("sparse_conv_weight_grad: tile_ptr", DType::kInt64, {-1, volume});
   const cpu::SimdKernels& kernels = kernels_named(simd);
@@ -124,9 +110,9 @@ void sparse_conv_weight_grad(const TensorView& feats, const TensorView& grad_out
   const cpu::PairTiles pairs =
       untiled_pairs({in_index, out_index, tile_ptr, tile_rows}, feats.shape[0], grad_out.shape[0],
                     "sparse_conv_weight_grad", threads);
-  const auto run = [&](auto tag, const auto& kernels) {
+  dispatch<Floating>(dtype, "sparse_conv_weight_grad: feats", [&](auto tag) {
     using S = decltype(tag);
-    using A = std::conditional_t<std::is_same_v<S, double>, double, float>;
+    using A = SumType<S>;
     const cpu::WeightGradArguments<S, A> arguments{pairs,
                                                    feats.as<S>(),
                                                    grad_out.as<S>(),
@@ -134,9 +120,8 @@ void sparse_conv_weight_grad(const TensorView& feats, const TensorView& grad_out
                                                    groups,
                                                    static_cast<int>(cin),
                                                    static_cast<int>(out_channels / groups)};
-    cpu::sparse_conv_weight_grad(arguments, kernels, threads);
-  };
-  dispatch(dtype, kernels, "sparse_conv_weight_grad", run);
+    cpu::sparse_conv_weight_grad(arguments, kernels_for(tag, kernels), threads);
+  });
 }
 
 }  // namespace
