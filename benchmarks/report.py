@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,18 @@ def _streets_table(result: dict[str, Any]) -> str:
         **_SCORES,
         "minutes": lambda row: f"{row['minutes']:.0f}",
     }
-    return _markdown(caption, columns, result)
+    return _markdown(caption, columns, {**result, "rows": [*result["rows"], *_means(result)]})
+
+
+def _means(result: dict[str, Any]) -> list[Row]:
+    """Of each kind of network, over the seeds."""
+    kept = ("latency_ms", "latency_vs_cr_0.5", "parameters", "minutes", "miou", "accuracy")
+    means: list[Row] = []
+    for kind in dict.fromkeys(row["network"] for row in result["rows"]):
+        own = [row for row in result["rows"] if row["network"] == kind]
+        mean = {key: statistics.fmean(row[key] for row in own) for key in kept}
+        means.append({"seed": "mean", "network": kind, **mean})
+    return means
 
 
 def _frames_table(result: dict[str, Any]) -> str:

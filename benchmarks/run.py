@@ -68,17 +68,22 @@ def write_result(
     Args:
         suite: that was run.
         about: what :func:`environment` says, and more.
-        rows: of all cases. What the file has of other tests, under ``"test"``, stays there.
+        rows: of all cases. What the file has of other tests and seeds, under ``"test"`` and
+            ``"seed"``, stays there.
         folder: of the results.
     """
     path = folder / f"{suite}-{about['machine_id']}-{about['commit']}.json"
     before = json.loads(path.read_text())["rows"] if path.is_file() else []
-    again = {row.get("test") for row in rows}
-    kept = [row for row in before if row.get("test") not in again]
+    again = {_case(row) for row in rows}
+    kept = [row for row in before if _case(row) not in again]
     folder.mkdir(parents=True, exist_ok=True)
     result = {"suite": suite, **about, "rows": [*kept, *rows]}
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written: {path}")
+
+
+def _case(row: dict[str, Any]) -> tuple[Any, Any]:
+    return row.get("test"), row.get("seed")
 
 
 def format_row(row: dict[str, Any]) -> str:

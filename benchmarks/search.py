@@ -13,7 +13,8 @@ ranking    Kendall's tau between the scores of subnets in the first supernet and
 pruning    channels and taps of a trained SPVCNN under 60 % of its own latency, see
            benchmarks/pruning.py
 
-The commands are printed. What is there already is not made again.
+The commands are printed. What is there already is not made again, and what was measured for other
+seeds stays in the result: seeds can be run one after the other.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -72,13 +74,13 @@ def main(arguments: list[str] | None = None) -> None:
     unknown = [name for name in options.tests if name not in tests]
     if unknown:
         parser.error(f"tests are {', '.join(tests)}, got {', '.join(unknown)}")
-    kept = tsl.keep_host_memory()
-    rows: list[dict[str, Any]] = []
+    about = {"keep_host_memory": tsl.keep_host_memory()}
     for name in options.tests:
-        for row in tests[name](options):
-            rows.append({"test": name, "threads": torch.get_num_threads(), **row})
-            print(_line(rows[-1]), flush=True)
-        write_result("search", {**environment(), "keep_host_memory": kept}, rows, options.out)
+        for some in tests[name](options):
+            threads = torch.get_num_threads()
+            rows = [{"test": name, "threads": threads, **row} for row in some]
+            print("\n".join(map(_line, rows)), flush=True)
+            write_result("search", {**environment(), **about}, rows, options.out)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -88,10 +90,10 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _streets(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows of all seeds, and the mean over them."""
-    rows = [row for seed in options.seeds for row in _Search(options.runs, seed).rows()]
-    return [*rows, *_means(rows)]
+def _streets(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """Rows of each seed."""
+    for seed in options.seeds:
+        yield _Search(options.runs, seed).rows()
 
 
 class _Search:
@@ -240,18 +242,7 @@ def _mean_scores(runs: list[Path]) -> dict[str, Any]:
     return {**mean, "mious": [s["miou"] for s in scores]}
 
 
-def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each kind of network, over the seeds."""
-    kept = ("latency_ms", "latency_vs_cr_0.5", "parameters", "minutes", "miou", "accuracy")
-    means = []
-    for kind in dict.fromkeys(row["network"] for row in rows):
-        own = [row for row in rows if row["network"] == kind]
-        mean = {key: statistics.fmean(row[key] for row in own) for key in kept}
-        means.append({"seed": "mean", "network": kind, **mean})
-    return means
-
-
-def _real(options: argparse.Namespace) -> list[dict[str, Any]]:
+def _real(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
     data, seed = options.data or find_data(), options.seeds[0]
     search = _Search(options.runs, seed)
     search.train_supernet()
@@ -274,10 +265,10 @@ def _real(options: argparse.Namespace) -> list[dict[str, Any]]:
         scores = scores_of(run, [unseen_frame(data)])
         about = {"network": kind, "latency_ms": times[kind], "minutes": round(seconds / 60, 1)}
         rows.append({**about, **scores})
-    return rows
+    yield rows
 
 
-def _ranking(options: argparse.Namespace) -> list[dict[str, Any]]:
+def _ranking(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
     """Networks that the random search drew, trained alone; tested on the scans it chose by.
 
     In the supernet they were scored on every second of these. They are spread evenly over the
@@ -298,11 +289,11 @@ def _ranking(options: argparse.Namespace) -> list[dict[str, Any]]:
         rows.append({"network": number, "minutes": round(seconds / 60, 1), **about, **scores})
     there, alone = ([row[key] for row in rows] for key in ("miou_in_supernet", "miou"))
     tau = float(kendall_rank_corrcoef(torch.tensor(there), torch.tensor(alone)))
-    return [*rows, {"network": "all", "kendall_tau": tau}]
+    yield [*rows, {"network": "all", "kendall_tau": tau}]
 
 
-def _pruning(options: argparse.Namespace) -> list[dict[str, Any]]:
-    return pruning.rows(options.runs, options.seeds[0])
+def _pruning(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    yield pruning.rows(options.runs, options.seeds[0])
 
 
 if __name__ == "__main__":
