@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ import lightning.pytorch as pl
 from torchsparse_lite.data import IGNORE, JoinedScans, RotateZ, SemanticKITTI, load_card
 from torchsparse_lite.trace import scope
 from torchsparse_lite.train.checkpoint import WholeFileCheckpointIO
-from torchsparse_lite.train.losses import SegmentationLoss, lovasz_softmax
+from torchsparse_lite.train.losses import SegmentationLoss, _descending, lovasz_softmax
 from torchsparse_lite.train.metrics import confusion_matrix, iou_of
 from torchsparse_lite.train.module import Segmentation, warmup_cosine
 from torchsparse_lite.train.scans import ScanData
@@ -66,6 +67,31 @@ def test_lovasz_is_its_definition(seed):
     with_ignored = torch.cat([labels, torch.full((3,), IGNORE)])
     more = torch.cat([scores, clouds.random_values(3, 4, seed=9)])
     assert float(lovasz_softmax(more, with_ignored)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_gradient_of_lovasz_is_that_of_its_definition():
+    scores, step = clouds.random_values(8, 3, seed=3).double(), 1e-6
+    labels = torch.tensor([0, 2, 1, 0, 2, 2, 1, 0])
+    expected = torch.zeros_like(scores)
+    for i, k in itertools.product(*map(range, scores.shape)):
+        for sign in (-1, 1):
+            moved = scores.clone()
+            moved[i, k] += sign * step
+            expected[i, k] += sign * lovasz_by_definition(moved, labels) / (2 * step)
+    leaf = scores.float().requires_grad_()
+    lovasz_softmax(leaf, labels).backward()
+    torch.testing.assert_close(leaf.grad.double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_errors_are_sorted_as_torch_sorts_them():
+    """Also where many are alike, at both ends and next to them."""
+    errors = clouds.random_values(4, 500, seed=5).float().abs().clamp_max(1)
+    errors[1] = errors[1].mul(8).round() / 8
+    errors[2], errors[3] = 0.0, 1.0
+    errors[2:, ::3] = torch.tensor([1e-45, 1 - 2**-24]).unsqueeze(1)
+    expected = errors.sort(dim=1, descending=True, stable=True).indices
+    assert torch.equal(_descending(errors), expected)
+    assert torch.equal(_descending(errors.t().contiguous().t()), expected)
 
 
 def test_perfect_scores_cost_nothing():
