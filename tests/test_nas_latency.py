@@ -19,7 +19,7 @@ from torchsparse_lite import models, nas
 from torchsparse_lite import nn as spnn
 from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.models.setting import HERE, Setting
-from torchsparse_lite.nas.bench import VOXELIZE, WidthGrid
+from torchsparse_lite.nas.bench import VOXELIZE, WidthGrid, middle_of
 from torchsparse_lite.nas.latency import LatencyTable, _fitted
 from torchsparse_lite.nas.operations import geometry_of, kind_of, maps_of, operations_of
 from torchsparse_lite.point_grid import PointGrid
@@ -355,12 +355,25 @@ def test_widths_between_and_beyond():
 
 
 def test_a_fit_of_sums_to_whole_networks():
-    """Factor and offset, exactly; a factor alone where these would make no sense."""
-    sums = np.array([2.0, 5.0, 11.0, 20.0])
-    assert _fitted(sums, 0.9 * sums + 3) == pytest.approx((0.9, 3.0))
+    """Factor and offset, exactly, whatever one network says; a factor alone where it must be."""
+    sums = np.array([2.0, 5.0, 11.0, 20.0, 5.0])
+    stalled = 0.9 * sums + 3
+    stalled[2] *= 3
+    for measured in (0.9 * sums + 3, stalled):
+        assert _fitted(sums, measured) == pytest.approx((0.9, 3.0))
     for measured in (2 * sums - 1, 0.4 * sums + 8):
         factor, offset = _fitted(sums, measured)
         assert offset == 0
-        factors = np.linspace(0.1, 4, 3901)
-        errors = np.square(factors[:, None] * sums / measured - 1).sum(1)
+        factors = np.linspace(0.1, 6, 5901)
+        errors = np.abs(factors[:, None] * sums / measured - 1).sum(1)
         assert factor == pytest.approx(factors[errors.argmin()], abs=1e-3)
+
+
+def test_a_stall_of_the_machine_is_not_in_the_table():
+    quiet = np.arange(6.0).reshape(2, 3)
+    stalled = quiet.copy()
+    stalled[1, 2] = 60.0
+    grids = [WidthGrid([8, 64], [4, 8, 12], ms.tolist()) for ms in (quiet, stalled, quiet + 0.5)]
+    middle = middle_of(grids)
+    assert (middle.inputs, middle.outputs) == (grids[0].inputs, grids[0].outputs)
+    assert middle.ms == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.5]]

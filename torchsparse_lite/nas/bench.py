@@ -6,7 +6,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from torchsparse_lite.points import PointTensor
 from torchsparse_lite.tensor import SparseTensor, cat
 from torchsparse_lite.timing import between_ms, elapsed_ms, mark
 
-__all__ = ["VOXELIZE", "Bench", "WidthGrid", "measure_latency"]
+__all__ = ["VOXELIZE", "Bench", "WidthGrid", "measure_latency", "middle_of"]
 
 VOXELIZE = "voxelize"
 # Time goes in steps with the channels that are made, of vector lanes, and straight with those read.
@@ -71,6 +71,15 @@ class WidthGrid:
         """Linear between the measured ones; in proportion beyond the last."""
         by_input = [_between(self.outputs, row, outputs) for row in self.ms]
         return _between(self.inputs, by_input, inputs)
+
+
+def middle_of(grids: Sequence[WidthGrid]) -> WidthGrid:
+    """Of grids of one operation, each width's median.
+
+    When a shared machine stalls, all samples of a width do: only grids that were measured at other
+    times show which is the exception.
+    """
+    return replace(grids[0], ms=np.median([grid.ms for grid in grids], axis=0).tolist())
 
 
 def _between(places: Sequence[int], values: Sequence[float], at: int) -> float:

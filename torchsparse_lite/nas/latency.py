@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ from torchsparse_lite.errors import refuse
 from torchsparse_lite.models.setting import HERE, Setting
 from torchsparse_lite.models.spvcnn import SPVCNN, as_spvcnn
 from torchsparse_lite.nas.arch import Arch
-from torchsparse_lite.nas.bench import VOXELIZE, Bench, WidthGrid, measure_latency
+from torchsparse_lite.nas.bench import (
+    VOXELIZE,
+    Bench,
+    WidthGrid,
+    measure_latency,
+    middle_of,
+)
 from torchsparse_lite.nas.operations import Operation, maps_of, operations_of
 from torchsparse_lite.nas.space import SearchSpace
 from torchsparse_lite.point_grid import edge_lengths
@@ -27,6 +34,7 @@ from torchsparse_lite.whole_file import write_whole
 __all__ = ["LatencyTable", "network_latency", "profile_latency"]
 
 _SCHEMA = 1
+_ROUNDS = 3
 _LEAST_FACTOR = 0.5  # less says that whole networks do not grow with their parts: noise
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
@@ -211,7 +219,7 @@ def profile_latency(
         setting: where and in which type they run, fused.
         networks: drawn at random, to fit factor and offset to.
         seed: of the draw.
-        budget_s: seconds for each size of each part.
+        budget_s: seconds for each size of each part, spent in rounds apart from each other.
         progress: wraps what is iterated over, with a text and its length, as a bar does.
         **options: of the networks, as for :meth:`SearchSpace.build`.
     """
@@ -220,11 +228,14 @@ def profile_latency(
     for network, most in _largest_parts(space, options):
         size = _size_of(network)
         bench = Bench(setting, scan, network.voxel_size, len(network.unet.down) + 1)
-        for key, ms in bench.maps(most).items():
-            form, level = key
+        for (form, level), ms in bench.maps(most).items():
             maps[size, form, level] = ms
-        for part in progress(most, f"voxels of {size} m", len(most)):
-            operations[size, part.kind, part.level] = bench.grid(part, budget_s)
+        grids: dict[tuple[str, str, int], list[WidthGrid]] = {}
+        rounds = most * _ROUNDS
+        for part in progress(rounds, f"voxels of {size} m", len(rounds)):
+            measured_now = bench.grid(part, budget_s / _ROUNDS)
+            grids.setdefault((size, part.kind, part.level), []).append(measured_now)
+        operations |= {key: middle_of(several) for key, several in grids.items()}
     table = LatencyTable(setting.describe(), torch.get_num_threads(), operations, maps)
     rng = np.random.default_rng(seed)
     drawn = [space.sample(rng) for _ in range(networks)]
@@ -258,12 +269,20 @@ def network_latency(
 
 
 def _fitted(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    """Factor and offset with the least relative error; a factor alone if these make no sense."""
-    weights = 1 / measured
-    columns = np.stack([sums, np.ones_like(sums)], axis=1) * weights[:, None]
-    (factor, offset), *_ = np.linalg.lstsq(columns, measured * weights, rcond=None)
-    if offset < 0 or factor < _LEAST_FACTOR:
-        return float((sums * weights).sum() / ((sums * weights) ** 2).sum()), 0.0
+    """Factor and offset with the least sum of relative errors; a factor alone if that is better.
+
+    Sums of errors, not of their squares: one network that was timed while the machine stalled must
+    not bend the line. Such a line goes through two of the points, or through the origin and one.
+    """
+    lines = [(ratio, 0.0) for ratio in measured / sums]
+    for i, j in combinations(range(len(sums)), 2):
+        if sums[i] != sums[j]:
+            factor = (measured[i] - measured[j]) / (sums[i] - sums[j])
+            lines.append((factor, measured[i] - factor * sums[i]))
+    sound = [line for line in lines if line[1] == 0 or (line[1] > 0 and line[0] >= _LEAST_FACTOR)]
+    factor, offset = min(
+        sound, key=lambda line: np.abs((line[0] * sums + line[1]) / measured - 1).sum()
+    )
     return float(factor), float(offset)
 
 
