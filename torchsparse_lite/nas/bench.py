@@ -35,22 +35,28 @@ _ONE_WIDTH = ("gather", "scatter", "join", "excite")
 
 
 def measure_latency(
-    run: Callable[[], object], device: torch.device, *, budget_s: float = 1.0, repeats: int = 5
+    run: Callable[[], object],
+    device: torch.device,
+    *,
+    budget_s: float = 1.0,
+    repeats: int = 5,
+    of: Callable[[list[float]], float] = statistics.median,
 ) -> float:
-    """Milliseconds of a call: the median, after a call that is not counted.
+    """Milliseconds of a call, after one that is not counted.
 
     Args:
         run: to call.
         device: where it computes.
         budget_s: seconds to spend, roughly.
         repeats: calls at least.
+        of: what is taken of all calls; a median needs some to be right.
     """
     run()
     samples: list[float] = []
     begun = time.perf_counter()
     while len(samples) < repeats or (time.perf_counter() - begun < budget_s and len(samples) < 200):
         samples.append(elapsed_ms(run, device))
-    return statistics.median(samples)
+    return of(samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +82,7 @@ class WidthGrid:
 def middle_of(grids: Sequence[WidthGrid]) -> WidthGrid:
     """Of grids of one operation, each width's median.
 
-    When a shared machine stalls, all samples of a width do: only grids that were measured at other
+    When a shared machine stalls, all calls of a width can: only grids that were measured at other
     times show which is the exception.
     """
     return replace(grids[0], ms=np.median([grid.ms for grid in grids], axis=0).tolist())
@@ -161,7 +167,10 @@ class Bench:
             manager.submanifold(levels[level], geometry).pairs(with_backward=False)
 
     def grid(self, most: Operation, budget_s: float) -> WidthGrid:
-        """The operation in all widths up to its largest."""
+        """The operation in all widths up to its largest: the fastest of a few calls of each.
+
+        All parts are faster so than in a network; the fit to whole ones knows.
+        """
         has_one_width = most.kind in _ONE_WIDTH or most.kind.startswith("depthwise")
         outputs = _up_to(_OUTPUTS, most.outputs)
         inputs = [0] if has_one_width else _up_to(_INPUTS, most.inputs)
@@ -174,7 +183,7 @@ class Bench:
     def _measure(self, kind: str, level: int, inputs: int, outputs: int, budget_s: float) -> float:
         run = self._run(kind, level, inputs, outputs)
         with torch.inference_mode():
-            return measure_latency(run, self._setting.device, budget_s=budget_s, repeats=3)
+            return measure_latency(run, self._setting.device, budget_s=budget_s, repeats=3, of=min)
 
     def _run(self, kind: str, level: int, inputs: int, outputs: int) -> Callable[[], object]:
         name, _, form = kind.partition(":")
