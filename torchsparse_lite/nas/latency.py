@@ -34,7 +34,7 @@ from torchsparse_lite.whole_file import write_whole
 __all__ = ["LatencyTable", "network_latency", "profile_latency"]
 
 _SCHEMA = 1
-_ROUNDS = 3
+_ROUNDS = 3  # of all measurements: a shared machine is slow for seconds now and then
 _LEAST_FACTOR = 0.5  # less says that whole networks do not grow with their parts: noise
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
@@ -223,28 +223,30 @@ def profile_latency(
         progress: wraps what is iterated over, with a text and its length, as a bar does.
         **options: of the networks, as for :meth:`SearchSpace.build`.
     """
-    operations: dict[tuple[str, str, int], WidthGrid] = {}
+    parts: list[tuple[str, Bench, Operation]] = []
     maps: dict[tuple[str, str, int], float] = {}
     for network, most in _largest_parts(space, options):
         size = _size_of(network)
         bench = Bench(setting, scan, network.voxel_size, len(network.unet.down) + 1)
         for (form, level), ms in bench.maps(most).items():
             maps[size, form, level] = ms
-        grids: dict[tuple[str, str, int], list[WidthGrid]] = {}
-        rounds = most * _ROUNDS
-        for part in progress(rounds, f"voxels of {size} m", len(rounds)):
-            measured_now = bench.grid(part, budget_s / _ROUNDS)
-            grids.setdefault((size, part.kind, part.level), []).append(measured_now)
-        operations |= {key: middle_of(several) for key, several in grids.items()}
-    table = LatencyTable(setting.describe(), torch.get_num_threads(), operations, maps)
+        parts += [(size, bench, part) for part in most]
     rng = np.random.default_rng(seed)
-    drawn = [space.sample(rng) for _ in range(networks)]
-    sums, measured = [], []
-    for arch in progress(drawn, "whole networks", networks):
-        whole = space.build(arch, **options)
-        sums.append(table._sum(whole))
-        measured.append(network_latency(whole, scan, setting))
-    factor, offset = _fitted(np.array(sums), np.array(measured))
+    wholes = [space.build(space.sample(rng), **options) for _ in range(networks)]
+    grids: dict[tuple[str, str, int], list[WidthGrid]] = {}
+    times: list[list[float]] = [[] for _ in wholes]
+    for number in range(1, _ROUNDS + 1):
+        text = f"round {number} of {_ROUNDS}"
+        for size, bench, part in progress(parts, f"{text}, parts", len(parts)):
+            grid = bench.grid(part, budget_s / _ROUNDS)
+            grids.setdefault((size, part.kind, part.level), []).append(grid)
+        pairs = zip(wholes, times, strict=True)
+        for whole, own in progress(pairs, f"{text}, whole networks", networks):
+            own.append(network_latency(whole, scan, setting, budget_s=1 / _ROUNDS))
+    operations = {key: middle_of(several) for key, several in grids.items()}
+    table = LatencyTable(setting.describe(), torch.get_num_threads(), operations, maps)
+    sums = np.array([table._sum(whole) for whole in wholes])
+    factor, offset = _fitted(sums, np.median(times, axis=1))
     return replace(table, factor=factor, offset_ms=offset)
 
 
