@@ -81,6 +81,9 @@ TSL_HOST_DEVICE Float16 to_float16(float value) {
 #endif
 }
 
+/// make(S) for every type that features can have: to instantiate templates.
+#define TSL_FOR_FLOATING(make) make(float) make(double) make(BFloat16) make(Float16)
+
 /// The type that sums numbers stored as S.
 template <class S>
 using SumType = std::conditional_t<std::is_same_v<S, double>, double, float>;

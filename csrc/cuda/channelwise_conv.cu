@@ -25,10 +25,7 @@ void channelwise_weight_grad(const Call& call, const ChannelwiseWeightGrad<S>& t
 #define TSL_INSTANTIATE(S)                                                   \
   template void channelwise_conv<S>(const Call&, const ChannelwiseConv<S>&); \
   template void channelwise_weight_grad<S>(const Call&, const ChannelwiseWeightGrad<S>&);
-TSL_INSTANTIATE(float)
-TSL_INSTANTIATE(double)
-TSL_INSTANTIATE(BFloat16)
-TSL_INSTANTIATE(Float16)
+TSL_FOR_FLOATING(TSL_INSTANTIATE)
 #undef TSL_INSTANTIATE
 
 }  // namespace tsl::cuda

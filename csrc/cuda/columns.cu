@@ -37,10 +37,7 @@ void scale_shift(const ScaleShift<S>& task, int device, void* stream) {
   template void column_sums<S>(const Call&, const ColumnSums<S>&);       \
   template void column_moments<S>(const Call&, const ColumnMoments<S>&); \
   template void scale_shift<S>(const ScaleShift<S>&, int, void*);
-TSL_INSTANTIATE(float)
-TSL_INSTANTIATE(double)
-TSL_INSTANTIATE(BFloat16)
-TSL_INSTANTIATE(Float16)
+TSL_FOR_FLOATING(TSL_INSTANTIATE)
 #undef TSL_INSTANTIATE
 
 }  // namespace tsl::cuda

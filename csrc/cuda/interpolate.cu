@@ -28,10 +28,7 @@ void interpolate_backward(const Call& call, const InterpolateBackward<S>& task) 
 #define TSL_INSTANTIATE(S)                                           \
   template void interpolate<S>(const Interpolation<S>&, int, void*); \
   template void interpolate_backward<S>(const Call&, const InterpolateBackward<S>&);
-TSL_INSTANTIATE(float)
-TSL_INSTANTIATE(double)
-TSL_INSTANTIATE(BFloat16)
-TSL_INSTANTIATE(Float16)
+TSL_FOR_FLOATING(TSL_INSTANTIATE)
 #undef TSL_INSTANTIATE
 
 }  // namespace tsl::cuda

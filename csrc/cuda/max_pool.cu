@@ -23,10 +23,7 @@ void max_pool_backward(const Call& call, const MaxPoolBackward<S>& task) {
 #define TSL_INSTANTIATE(S)                                   \
   template void max_pool<S>(const Call&, const MaxPool<S>&); \
   template void max_pool_backward<S>(const Call&, const MaxPoolBackward<S>&);
-TSL_INSTANTIATE(float)
-TSL_INSTANTIATE(double)
-TSL_INSTANTIATE(BFloat16)
-TSL_INSTANTIATE(Float16)
+TSL_FOR_FLOATING(TSL_INSTANTIATE)
 #undef TSL_INSTANTIATE
 
 }  // namespace tsl::cuda

@@ -12,9 +12,8 @@ void segment_reduce(const Call& call, const SegmentReduce<S>& task) {
                 [&](auto width) { tsl::segment_reduce<decltype(width)::value>(executor, task); });
 }
 
-template void segment_reduce<float>(const Call&, const SegmentReduce<float>&);
-template void segment_reduce<double>(const Call&, const SegmentReduce<double>&);
-template void segment_reduce<BFloat16>(const Call&, const SegmentReduce<BFloat16>&);
-template void segment_reduce<Float16>(const Call&, const SegmentReduce<Float16>&);
+#define TSL_INSTANTIATE(S) template void segment_reduce<S>(const Call&, const SegmentReduce<S>&);
+TSL_FOR_FLOATING(TSL_INSTANTIATE)
+#undef TSL_INSTANTIATE
 
 }  // namespace tsl::cuda
