@@ -69,8 +69,8 @@ def _caption(result: dict[str, Any]) -> str:
     gpu = f"{result['gpu']}, CUDA {result['cuda']}, " if "gpu" in result else ""
     return (
         f"{result['suite']}, {'; '.join(scans) or 'no scan'}; milliseconds are medians with "
-        f"quartiles. {gpu}{result['processor']}, torch {result['torch']}, {result['date']}, commit "
-        f"{result['commit']}."
+        f"quartiles. {gpu}{result['processor']}, torch {result['torch']}, "
+        f"{result['date'][:10]}, commit {result['commit']}."
     )
 
 

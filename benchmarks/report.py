@@ -80,7 +80,7 @@ def _newest(
 
 def _source(result: dict[str, Any]) -> str:
     return (
-        f"{result['processor']}, {result['simd']}, torch {result['torch']}, {result['date']}, "
+        f"{result['processor']}, {result['simd']}, torch {result['torch']}, {result['date'][:10]}, "
         f"commit {result['commit']}"
     )
 

@@ -105,7 +105,7 @@ def environment(device: torch.device = CPU) -> dict[str, Any]:
     gpu = describe_gpu(device)
     name = gpu.get("gpu", machine["processor"])
     return {
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine_id": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
         **machine,

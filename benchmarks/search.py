@@ -13,8 +13,8 @@ ranking    Kendall's tau between the scores of subnets in the first supernet and
 pruning    channels and taps of a trained SPVCNN under 60 % of its own latency, see
            benchmarks/pruning.py
 
-The commands are printed. What is there already is not made again, and what was measured for other
-seeds stays in the result: seeds can be run one after the other.
+The commands are printed. What is there already is not made again, and what was measured of other
+seeds at this commit stays in the result: seeds can be run one after the other.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ def main(arguments: list[str] | None = None) -> None:
     unknown = [name for name in options.tests if name not in tests]
     if unknown:
         parser.error(f"tests are {', '.join(tests)}, got {', '.join(unknown)}")
-    about = {"keep_host_memory": tsl.keep_host_memory()}
+    about = {**environment(), "keep_host_memory": tsl.keep_host_memory()}
     for name in options.tests:
         for some in tests[name](options):
             threads = torch.get_num_threads()
             rows = [{"test": name, "threads": threads, **row} for row in some]
             print("\n".join(map(_line, rows)), flush=True)
-            write_result("search", {**environment(), **about}, rows, options.out)
+            write_result("search", about, rows, options.out)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -19,10 +19,12 @@ from torchsparse_lite import models, nas
 from torchsparse_lite import nn as spnn
 from torchsparse_lite.manager import CoordinateManager
 from torchsparse_lite.models.setting import HERE, Setting
+from torchsparse_lite.nas import bench, latency
 from torchsparse_lite.nas.bench import VOXELIZE, WidthGrid, middle_of
 from torchsparse_lite.nas.latency import LatencyTable, _fitted
 from torchsparse_lite.nas.operations import geometry_of, kind_of, maps_of, operations_of
 from torchsparse_lite.point_grid import PointGrid
+from torchsparse_lite.timing import CPU
 
 MINKUNET = import_module("torchsparse_lite.models.minkunet")  # models.minkunet is a function
 LIDAR = nas.lidar(width=0.25, quantum=4, deepest=2)
@@ -279,13 +281,25 @@ def test_what_is_not_in_the_table_is_refused():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_table_is_measured_where_and_as_networks_are_run(device, dtype):
+def test_a_table_is_measured_where_and_as_networks_are_run(device, dtype, monkeypatch):
     """Of every part of a space, on a GPU too."""
     setting = Setting(device, dtype)
-    tiny = {"width": 0.125, "deepest": 1, "voxel_sizes": [0.2], "flatter": [1.0], "between": [8]}
+    sizes = {"voxel_sizes": [0.2, 0.4], "flatter": [1.0]}
+    tiny = {"width": 0.125, "deepest": 1, **sizes, "between": [8]}
     space = nas.lidar(**tiny, kernels=["3x3x3", "3x1x1"], blocks=["residual", "depthwise"])
     scan = cloud()
+    timed = []
+
+    def watched(network, scan, setting, *, budget_s):
+        timed.append(network)
+        return nas.network_latency(network, scan, setting, budget_s=0)
+
+    monkeypatch.setattr(latency, "network_latency", watched)
     table = nas.profile_latency(space, scan, setting, networks=2, budget_s=0, normalize=True)
+    assert timed == timed[:2] * 3  # in turns
+    assert timed[0] is not timed[1]
+    for parts in (table.operations, table.maps):
+        assert {size for size, *_ in parts} == {"0.2x0.2x0.2", "0.4x0.4x0.4"}
     assert table.machine == setting.describe()
     assert ("gpu" in table.machine) == (device.type == "cuda")
     for arch in (space.smallest, space.largest):
@@ -367,6 +381,20 @@ def test_a_fit_of_sums_to_whole_networks():
         factors = np.linspace(0.1, 6, 5901)
         errors = np.abs(factors[:, None] * sums / measured - 1).sum(1)
         assert factor == pytest.approx(factors[errors.argmin()], abs=1e-3)
+
+
+def test_a_fit_needs_a_network():
+    words = ["profile_latency: networks must be at least 1, got 0"]
+    provoke(ValueError, words, lambda: nas.profile_latency(nas.lidar(), cloud(), networks=0))
+
+
+def test_a_few_calls_are_the_fastest_of_them_and_many_the_median(monkeypatch):
+    times = [50.0, 3.0, 1.0, 2.0, 90.0]
+    for statistic, expected in (({}, 3.0), ({"statistic": min}, 1.0)):
+        left = iter(times)
+        monkeypatch.setattr(bench, "elapsed_ms", lambda run, device, left=left: next(left))
+        measured = bench.measure_latency(lambda: None, CPU, budget_s=0, **statistic)
+        assert measured == expected
 
 
 def test_a_stall_of_the_machine_is_not_in_the_table():

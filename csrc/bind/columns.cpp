@@ -13,7 +13,7 @@
 namespace tsl::bind {
 namespace {
 
-/// Of whole-column operators of the CPU.
+/// What operators on whole columns take on the CPU.
 using Columns = Types<float, double, BFloat16>;
 
 void column_sums(const TensorView& a, const std::optional<TensorView>& b, const TensorView& sum,

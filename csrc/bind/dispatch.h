@@ -13,12 +13,7 @@ inline DType sum_dtype(DType dtype) {
   return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
-/// The number types that an operator takes.
-template <class... Ts>
-struct Types {};
-
-using Floating = Types<float, double, BFloat16, Float16>;
-/// Those of operators of the CPU for which half types are widened in Python.
+/// Those of operators of the CPU for which Python widens half types.
 using Plain = Types<float, double>;
 
 template <class T>

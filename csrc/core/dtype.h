@@ -81,7 +81,12 @@ TSL_HOST_DEVICE Float16 to_float16(float value) {
 #endif
 }
 
-/// make(S) for every type that features can have: to instantiate templates.
+/// A list of number types.
+template <class... Ts>
+struct Types {};
+
+/// All that features can have: as a list, and as make(S) for each, to instantiate templates.
+using Floating = Types<float, double, BFloat16, Float16>;
 #define TSL_FOR_FLOATING(make) make(float) make(double) make(BFloat16) make(Float16)
 
 /// The type that sums numbers stored as S.

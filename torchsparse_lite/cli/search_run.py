@@ -6,10 +6,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, flock
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from torchsparse_lite.nas.search import search as run_search
 from torchsparse_lite.train.subnets import SubnetScores
 from torchsparse_lite.whole_file import write_whole
 
-__all__ = ["RunSearch", "alone"]
+__all__ = ["RunSearch", "alone", "first_within"]
 
 
 class _Limit(NamedTuple):
@@ -159,14 +160,9 @@ class RunSearch(SupernetCommand):
         best = sorted(once, key=lambda found: found.scores["miou"], reverse=True)
         if self.config["anywhere"] or self._limit.score != "latency_ms":
             return _described(best[0])
-        times: dict[Arch, float] = {}
-        for found in bar(best, "timing, best first", len(best)):
-            times[found.arch] = self._costs.measured(found.arch)
-            if times[found.arch] <= self._limit.most:
-                break
-        else:
-            found = min(best, key=lambda found: times[found.arch])
-        return {**_described(found), "measured_ms": times[found.arch]}
+        timed = bar(best, "timing, best first", len(best))
+        found, ms = first_within(timed, self._costs.measured, self._limit.most)
+        return {**_described(found), "measured_ms": ms}
 
     @property
     def _path(self) -> Path:
@@ -210,7 +206,8 @@ class RunSearch(SupernetCommand):
                 f"{best['gmacs']:.2f} GMACs, {best['parameters'] / 1e6:.2f} M parameters"
             )
             if best.get("measured_ms", 0) > self._limit.most:
-                print(f"{name:10s} none keeps to the limit when it is timed; this is the fastest")
+                limit = f"{self._limit.most:g} ms"
+                print(f"{name:10s} none keeps to {limit} when it is timed; this is the fastest")
         best_path = self._path.with_name("best.json")
         print(f"written to {self._path}, its picture beside it; the best to {best_path}")
 
@@ -225,6 +222,25 @@ def alone(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         flock(file, LOCK_EX)  # until the file is closed
         yield
+
+
+def first_within(
+    ranked: Iterable[Found], measure: Callable[[Arch], float], most: float
+) -> tuple[Found, float]:
+    """The first that costs no more than the most, or the cheapest where none does; and its cost.
+
+    Args:
+        ranked: one or more, each measured until one is found.
+        measure: the cost of an architecture.
+        most: the limit.
+    """
+    costs: list[tuple[float, Found]] = []
+    for found in ranked:
+        costs.append((measure(found.arch), found))
+        if costs[-1][0] <= most:
+            return found, costs[-1][0]
+    cost, cheapest = min(costs, key=itemgetter(0))
+    return cheapest, cost
 
 
 def _described(found: Found) -> dict[str, Any]:

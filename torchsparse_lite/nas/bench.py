@@ -40,7 +40,7 @@ def measure_latency(
     *,
     budget_s: float = 1.0,
     repeats: int = 5,
-    of: Callable[[list[float]], float] = statistics.median,
+    statistic: Callable[[list[float]], float] = statistics.median,
 ) -> float:
     """Milliseconds of a call, after one that is not counted.
 
@@ -49,14 +49,14 @@ def measure_latency(
         device: where it computes.
         budget_s: seconds to spend, roughly.
         repeats: calls at least.
-        of: what is taken of all calls; a median needs some to be right.
+        statistic: makes one number of the times of all calls; a median needs several.
     """
     run()
     samples: list[float] = []
     begun = time.perf_counter()
     while len(samples) < repeats or (time.perf_counter() - begun < budget_s and len(samples) < 200):
         samples.append(elapsed_ms(run, device))
-    return of(samples)
+    return statistic(samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +80,16 @@ class WidthGrid:
 
 
 def middle_of(grids: Sequence[WidthGrid]) -> WidthGrid:
-    """Of grids of one operation, each width's median.
+    """The median of each width.
 
     When a shared machine stalls, all calls of a width can: only grids that were measured at other
     times show which is the exception.
+
+    Args:
+        grids: of one operation in the same widths, one or more.
+
+    Returns:
+        A grid of these widths.
     """
     return replace(grids[0], ms=np.median([grid.ms for grid in grids], axis=0).tolist())
 
@@ -183,7 +189,9 @@ class Bench:
     def _measure(self, kind: str, level: int, inputs: int, outputs: int, budget_s: float) -> float:
         run = self._run(kind, level, inputs, outputs)
         with torch.inference_mode():
-            return measure_latency(run, self._setting.device, budget_s=budget_s, repeats=3, of=min)
+            return measure_latency(
+                run, self._setting.device, budget_s=budget_s, repeats=3, statistic=min
+            )
 
     def _run(self, kind: str, level: int, inputs: int, outputs: int) -> Callable[[], object]:
         name, _, form = kind.partition(":")

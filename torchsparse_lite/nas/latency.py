@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -222,29 +223,38 @@ def profile_latency(
         budget_s: seconds for each size of each part, spent in rounds apart from each other.
         progress: wraps what is iterated over, with a text and its length, as a bar does.
         **options: of the networks, as for :meth:`SearchSpace.build`.
+
+    Raises:
+        ValueError: no network to fit to.
     """
-    parts: list[tuple[str, Bench, Operation]] = []
-    maps: dict[tuple[str, str, int], float] = {}
-    for network, most in _largest_parts(space, options):
-        size = _size_of(network)
-        bench = Bench(setting, scan, network.voxel_size, len(network.unet.down) + 1)
-        for (form, level), ms in bench.maps(most).items():
-            maps[size, form, level] = ms
-        parts += [(size, bench, part) for part in most]
+    if networks < 1:
+        remedy = "The sum of the parts is fitted to whole networks."
+        refuse("profile_latency: networks", "at least 1", networks, remedy)
+    largest = list(_largest_parts(space, options))
     rng = np.random.default_rng(seed)
     wholes = [space.build(space.sample(rng), **options) for _ in range(networks)]
+    maps: dict[tuple[str, str, int], list[float]] = {}
     grids: dict[tuple[str, str, int], list[WidthGrid]] = {}
     times: list[list[float]] = [[] for _ in wholes]
     for number in range(1, _ROUNDS + 1):
         text = f"round {number} of {_ROUNDS}"
-        for size, bench, part in progress(parts, f"{text}, parts", len(parts)):
-            grid = bench.grid(part, budget_s / _ROUNDS)
-            grids.setdefault((size, part.kind, part.level), []).append(grid)
+        for network, most in largest:
+            size = _size_of(network)
+            bench = Bench(setting, scan, network.voxel_size, len(network.unet.down) + 1)
+            for (form, level), ms in bench.maps(most).items():
+                maps.setdefault((size, form, level), []).append(ms)
+            for part in progress(most, f"{text}, voxels of {size} m", len(most)):
+                grid = bench.grid(part, budget_s / _ROUNDS)
+                grids.setdefault((size, part.kind, part.level), []).append(grid)
         pairs = zip(wholes, times, strict=True)
         for whole, own in progress(pairs, f"{text}, whole networks", networks):
             own.append(network_latency(whole, scan, setting, budget_s=1 / _ROUNDS))
-    operations = {key: middle_of(several) for key, several in grids.items()}
-    table = LatencyTable(setting.describe(), torch.get_num_threads(), operations, maps)
+    table = LatencyTable(
+        setting.describe(),
+        torch.get_num_threads(),
+        {key: middle_of(several) for key, several in grids.items()},
+        {key: statistics.median(several) for key, several in maps.items()},
+    )
     sums = np.array([table._sum(whole) for whole in wholes])
     factor, offset = _fitted(sums, np.median(times, axis=1))
     return replace(table, factor=factor, offset_ms=offset)
@@ -271,10 +281,11 @@ def network_latency(
 
 
 def _fitted(sums: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
-    """Factor and offset with the least sum of relative errors; a factor alone if that is better.
+    """Factor and offset with the least sum of relative errors, among those that make sense.
 
-    Sums of errors, not of their squares: one network that was timed while the machine stalled must
-    not bend the line. Such a line goes through two of the points, or through the origin and one.
+    These are a factor alone, or one of at least ``_LEAST_FACTOR`` and a positive offset. Sums of
+    errors, not of their squares: one network that was timed while the machine stalled must not bend
+    the line. The best line goes through two of the points, or through the origin and one.
     """
     lines = [(ratio, 0.0) for ratio in measured / sums]
     for i, j in combinations(range(len(sums)), 2):

@@ -67,7 +67,7 @@ def _descending(errors: Tensor) -> Tensor:
     if errors.device.type != "cpu":
         return errors.sort(dim=1, descending=True, stable=True).indices
     falling = torch.iinfo(torch.int32).max - errors.contiguous().view(torch.int32)
-    keys = (falling.long() << 32) | torch.arange(errors.shape[1])
+    keys = (falling.long() << 32) | torch.arange(errors.shape[1], device=errors.device)
     keys.numpy().sort(axis=1)
     return keys & 0xFFFFFFFF
 
