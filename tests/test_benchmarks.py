@@ -108,13 +108,16 @@ def test_the_search_has_a_table_for_each_test_that_was_run():
     assert "| mean | found | 12 | 60% | 1.00 M | 0.600 | 0.900 | 30 |" in text
 
     rows = [
+        {"test": "nothing", "seed": 0, "network": "found", **SCORES},
         {"test": "real", "network": "found", **SCORES},
         {"test": "ranking", "network": 0, **SCORES},
         {"test": "ranking", "network": "all", "kendall_tau": 0.618},
         {"test": "pruning", "network": "whole", "latency_vs_whole": 1.0, **SCORES},
     ]
-    streets, real, ranking, pruned = report.tables_of([{**ABOUT, "date": "2", "rows": rows}, first])
+    others = {**ABOUT, "date": "2", "rows": rows}
+    streets, nothing, real, ranking, pruned = report.tables_of([others, first])
     assert streets == text  # of the result that has it
+    assert "from nothing for as many steps: mean IoU 0.500, accuracy 0.900" in nothing
     assert "| found | 12 | 0.500 | 0.900 | 30 |" in real
     assert "1 networks in the supernet and trained alone on the same streets: 0.62" in ranking
     assert "| whole | 12 | 100% | 1.00 M | 0.500 | 0.900 |" in pruned
