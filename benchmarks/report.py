@@ -159,9 +159,10 @@ def _streets_table(result: dict[str, Any]) -> str:
     caption = (
         "Search under 60 % of the latency of SPVCNN cr 0.5 on simulated streets, voxels of 20 cm: "
         "the network found, the best of as many random ones, and SPVCNN narrowed to the measured "
-        "latency of the first. That is trained for as many steps as the supernet, which trains "
-        "three networks a step, and the found one together; those that were found, three times, "
-        f"with other seeds. Tested on unseen streets. {_source(result)}."
+        "latency of the first. The narrowed one is trained for as many steps as the supernet, "
+        "which trains three networks a step, and the found one together; the other two are trained "
+        "on three times, with other seeds, and their scores are means. Tested on unseen streets. "
+        f"{_source(result)}."
     )
     columns: Columns = {
         "seed": lambda row: row["seed"],
@@ -176,7 +177,9 @@ def _streets_table(result: dict[str, Any]) -> str:
 
 
 def _means(result: dict[str, Any]) -> list[Row]:
-    """Of each kind of network, over the seeds."""
+    """Of each kind of network, over the seeds if there are several."""
+    if len({row["seed"] for row in result["rows"]}) == 1:
+        return []
     kept = ("latency_ms", "latency_vs_cr_0.5", "parameters", "minutes", "miou", "accuracy")
     means: list[Row] = []
     for kind in dict.fromkeys(row["network"] for row in result["rows"]):
@@ -187,10 +190,10 @@ def _means(result: dict[str, Any]) -> list[Row]:
 
 
 def _nothing_line(result: dict[str, Any]) -> str:
-    (row,) = result["rows"]
-    return (
+    return "\n".join(
         f"The network found for seed {row['seed']}, trained from nothing for as many steps: mean "
         f"IoU {row['miou']:.3f}, accuracy {row['accuracy']:.3f}. {_source(result)}."
+        for row in result["rows"]
     )
 
 
