@@ -59,6 +59,7 @@ _TRIALS = 250
 _SUPERNET_EPOCHS, _DERIVED_EPOCHS = 8, 6
 _DERIVED_RATE, _DERIVED_TIMES = 0.004, 3
 _ALONE_EPOCHS, _ALONE = 3, 12
+_REAL_EPOCHS = 6
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -273,7 +274,7 @@ def _real(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
     rows = []
     for kind, network in described.items():
         run = options.runs / f"real-{kind}-{seed}"
-        how = ("--config", "small", *scans, "--trainer.max_epochs", 2)
+        how = ("--config", "small", *scans, "--trainer.max_epochs", _REAL_EPOCHS)
         seconds = trained(run, "train", *how, *network)
         scores = scores_of(run, [unseen_frame(data)])
         about = {"network": kind, "latency_ms": times[kind], "minutes": round(seconds / 60, 1)}
