@@ -56,6 +56,7 @@ def tables_of(results: list[dict[str, Any]]) -> list[str]:
         ("networks", None, _network_table),
         ("real_scans", None, _learning_table),
         ("search", "streets", _streets_table),
+        ("search", "table", _table_line),
         ("search", "nothing", _nothing_line),
         ("search", "real", _frames_table),
         ("search", "ranking", _ranking_line),
@@ -187,6 +188,15 @@ def _means(result: dict[str, Any]) -> list[Row]:
         mean = {key: statistics.fmean(row[key] for row in own) for key in kept}
         means.append({"seed": "mean", "network": kind, **mean})
     return means
+
+
+def _table_line(result: dict[str, Any]) -> str:
+    rows = result["rows"]
+    errors = ", ".join(f"{row['median_error']:.1%} and {row['largest_error']:.1%}" for row in rows)
+    return (
+        f"Error of the latency table of that space over {rows[0]['networks']} networks drawn at "
+        f"random, median and largest, of {len(rows)} tables: {errors}. {_source(result)}."
+    )
 
 
 def _nothing_line(result: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ import torch
 import torchsparse_lite as tsl
 from torchsparse_lite.machine import describe_gpu, describe_machine
 from torchsparse_lite.timing import CPU
+from torchsparse_lite.whole_file import write_whole
 
 _ROOT = Path(__file__).resolve().parent
 SUITES = {
@@ -76,9 +77,8 @@ def write_result(
     before = json.loads(path.read_text())["rows"] if path.is_file() else []
     again = {_case(row) for row in rows}
     kept = [row for row in before if _case(row) not in again]
-    folder.mkdir(parents=True, exist_ok=True)
     result = {"suite": suite, **about, "rows": [*kept, *rows]}
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write_whole("write_result", path, (json.dumps(result, indent=1) + "\n").encode())
     print(f"written: {path}")
 
 
@@ -106,7 +106,7 @@ def environment(device: torch.device = CPU) -> dict[str, Any]:
     name = gpu.get("gpu", machine["processor"])
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "machine_id": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
         **machine,
         **gpu,
@@ -121,7 +121,7 @@ def _version() -> str:
     return found.group(1) if found else tsl.__version__
 
 
-def _commit() -> str:
+def commit() -> str:
     """Short commit of the source tree, with ``-dirty`` if files differ from it.
 
     A copy without its history takes it from the environment, ``TSL_COMMIT``.

@@ -6,6 +6,7 @@ streets    for each seed: a supernet on simulated streets, a search under 60 % o
            three times, with other seeds: their scores are means.
            Beside them SPVCNN, narrowed to the measured latency of the found network, trained for
            as many steps as supernet and found network together. Tested on unseen streets.
+table      what the latency table of each seed is off by, over random networks
 nothing    the network of the first seed from nothing, for as many steps as the narrowed one: what
            the weights of the supernet are good for
 real       the network of the first seed and the narrowed SPVCNN, both trained from nothing on the
@@ -60,6 +61,7 @@ _SUPERNET_EPOCHS, _DERIVED_EPOCHS = 8, 6
 _DERIVED_RATE, _DERIVED_TIMES = 0.004, 3
 _ALONE_EPOCHS, _ALONE = 3, 12
 _REAL_EPOCHS = 6
+_CHECKED = 30
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -68,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     tests = {
         "streets": _streets,
+        "table": _table,
         "nothing": _nothing,
         "real": _real,
         "ranking": _ranking,
@@ -245,6 +248,23 @@ def _mean_scores(runs: list[Path]) -> dict[str, Any]:
     return {**mean, "mious": [s["miou"] for s in scores]}
 
 
+def _table(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """Of a supernet that is not trained: weights do not matter to latency."""
+    simulate(options.runs)
+    for seed in options.seeds:
+        run = options.runs / f"table-{seed}"
+        how = ("--config", "supernet", *scans_and_seeds(options.runs / "streets", seed))
+        once = [
+            word for part in ("train", "val") for word in (f"--trainer.limit_{part}_batches", 1)
+        ]
+        trained(run, "search", "train", *how, "--trainer.max_epochs", 1, *once)
+        table = run / "latency.json"
+        seconds = timed(table, "search", "profile", "--run", run, "--check", _CHECKED)
+        errors = json.loads(table.read_text())["errors"]
+        about = {"seed": seed, "networks": _CHECKED, "minutes": round(seconds / 60, 1)}
+        yield [{**about, "median_error": errors["median"], "largest_error": errors["largest"]}]
+
+
 def _nothing(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
     search = _Search(options.runs, options.seeds[0])
     search.train_supernet()
@@ -265,7 +285,8 @@ def _real(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
     found = search.network(search.archs["found"])
     path = options.runs / f"real-width-{seed}.json"
     width = measured_once(path, lambda: width_as_fast_as(found, scan))
-    times = latencies({"found": found, "narrow": narrowed(width)}, scan)
+    networks = {"found": found, "narrow": narrowed(width)}
+    times = latencies(networks, scan)
     described = {
         "found": ("--model.network", search.described(search.archs["found"].read_text())),
         "narrow": of_width(width),
@@ -277,8 +298,15 @@ def _real(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
         how = ("--config", "small", *scans, "--trainer.max_epochs", _REAL_EPOCHS)
         seconds = trained(run, "train", *how, *network)
         scores = scores_of(run, [unseen_frame(data)])
-        about = {"network": kind, "latency_ms": times[kind], "minutes": round(seconds / 60, 1)}
-        rows.append({**about, **scores})
+        rows.append(
+            {
+                "network": kind,
+                "latency_ms": times[kind],
+                "parameters": sum(p.numel() for p in networks[kind].parameters()),
+                "minutes": round(seconds / 60, 1),
+                **scores,
+            }
+        )
     yield rows
 
 

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.run import commit
 from torchsparse_lite import cli
+from torchsparse_lite.whole_file import write_whole
 
 __all__ = ["call", "find_data", "measured_once", "scores_of", "timed", "trained"]
 
@@ -39,7 +41,8 @@ def call(*arguments: object) -> None:
 def timed(made: Path, *arguments: object) -> float:
     """Run a command unless it ended before; seconds from its first start to its end.
 
-    Ends the program with a word if another command made it: that would be another network.
+    Ends the program with a word if another command made it, or the code of another commit: that
+    would be another network.
 
     Args:
         made: file or folder that the command makes; the times are kept beside its run.
@@ -47,17 +50,20 @@ def timed(made: Path, *arguments: object) -> float:
     """
     clock = made.with_name(f"{made.name}.clock.json")
     words = [str(argument) for argument in arguments]
-    times: dict[str, Any] = {"start": time.time(), "command": words}
+    by = {"command": words, "commit": commit()}
+    times: dict[str, Any] = {"start": time.time(), **by}
     if clock.is_file():
-        times |= json.loads(clock.read_text())
-    if times["command"] != words:
-        sys.exit(f"{made} was made by another command: see {clock}; remove both, or give --runs.")
+        times = json.loads(clock.read_text())
+    other = [key for key in by if times.get(key) != by[key]]
+    if other:
+        sys.exit(
+            f"{made} was made by another {other[0]}: see {clock}; remove both, or give --runs."
+        )
     if not (made.exists() and "end" in times):
-        clock.parent.mkdir(parents=True, exist_ok=True)
-        clock.write_text(json.dumps(times))
+        _write(clock, times)
         call(*arguments)
         times["end"] = time.time()
-        clock.write_text(json.dumps(times))
+        _write(clock, times)
     return float(times["end"] - times["start"])
 
 
@@ -69,9 +75,12 @@ def measured_once(path: Path, measure: Callable[[], float]) -> float:
         measure: called if there is none.
     """
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(measure()))
+        _write(path, measure())
     return float(json.loads(path.read_text()))
+
+
+def _write(path: Path, value: Any) -> None:
+    write_whole("benchmarks.training", path, json.dumps(value).encode())
 
 
 def trained(run: Path, *arguments: object) -> float:

@@ -49,6 +49,9 @@ def test_what_ended_is_not_done_again(tmp_path, monkeypatch):
     assert len(calls) == 3
     with pytest.raises(SystemExit, match=r"latency.json was made by another command"):
         training.timed(made, "search", "profile", "--check", 3)
+    monkeypatch.setattr(training, "commit", lambda: "another")
+    with pytest.raises(SystemExit, match=r"latency.json was made by another commit"):
+        training.timed(made, "search", "profile")
     assert len(calls) == 3
 
 
@@ -108,6 +111,7 @@ def test_the_search_has_a_table_for_each_test_that_was_run():
     assert "| mean | found | 12 | 60% | 1.00 M | 0.600 | 0.900 | 30 |" in text
 
     rows = [
+        {"test": "table", "seed": 0, "networks": 30, "median_error": 0.02, "largest_error": 0.1},
         {"test": "nothing", "seed": 0, "network": "found", **SCORES},
         {"test": "real", "network": "found", **SCORES},
         {"test": "ranking", "network": 0, **SCORES},
@@ -115,8 +119,9 @@ def test_the_search_has_a_table_for_each_test_that_was_run():
         {"test": "pruning", "network": "whole", "latency_vs_whole": 1.0, **SCORES},
     ]
     others = {**ABOUT, "date": "2", "rows": rows}
-    streets, nothing, real, ranking, pruned = report.tables_of([others, first])
+    streets, table, nothing, real, ranking, pruned = report.tables_of([others, first])
     assert streets == text  # of the result that has it
+    assert "over 30 networks drawn at random, median and largest, of 1 tables: 2.0% and" in table
     assert "from nothing for as many steps: mean IoU 0.500, accuracy 0.900" in nothing
     assert "| found | 12 | 0.500 | 0.900 | 30 |" in real
     assert "1 networks in the supernet and trained alone on the same streets: 0.62" in ranking

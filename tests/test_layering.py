@@ -29,7 +29,7 @@ LAYERS = [
     ("cli",),
 ]
 RANK = {module: rank for rank, modules in enumerate(LAYERS) for module in modules}
-SERVES_ALL = {"channels", "errors", "memory_growth", "timing", "trace", "whole_file"}
+SERVES_ALL = {"channels", "errors", "memory_growth", "timing", "trace", "version", "whole_file"}
 AT_THE_SIDE = {
     "data": RANK["nn"] + 0.3,
     "viz": RANK["nn"] + 0.5,  # draws what data reads

@@ -102,7 +102,26 @@ def test_genes_are_of_the_network():
     assert nas.pruning(**other).name != space.name
 
 
+@torch.no_grad()
+def test_layers_of_a_stem_keep_their_ratio():
+    shape = models.UNetShape((16, 32), SHAPE.down, SHAPE.up)
+    network = settle(models.SPVCNN(4, 5, shape, voxel_size=0.3))
+    supernet = supernet_of(network)
+    assert torch.equal(supernet(points()), network(points()))
+    supernet.set_active_subnet(supernet.space.smallest)
+    small = supernet.get_active_subnet()
+    assert small.unet.shape.stem == (4, 8)
+    assert torch.equal(supernet(points()), small(points()))
+
+
 def test_other_networks_are_refused():
+    for wrong, words in (
+        ({"quantum": 0}, "pruning: quantum must be positive, got 0"),
+        ({"least": 0.0}, "pruning: least must be above 0, at most 1, got 0.0"),
+        ({"least": 1.5}, "pruning: least must be above 0, at most 1, got 1.5"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            space_of(trained(), **wrong)
     with pytest.raises(TypeError, match="pruning_of: network must be an SPVCNN, got MinkUNet"):
         nas.pruning_of(models.minkunet(width=0.125))
     supernet = supernet_of(trained())

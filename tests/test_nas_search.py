@@ -146,6 +146,29 @@ def test_a_place_that_was_given_up_is_taken_again(tmp_path):
     assert len(study.before(trials[2])) == 3
 
 
+def test_of_two_that_tell_of_a_trial_the_first_counts(tmp_path):
+    """Workers that begin together find the same dead ones, or one dies just after it told."""
+    storage = f"sqlite:///{tmp_path / 'search.db'}"
+    run(storage, "random", 1)
+    study = SharedStudy(storage, "search", settings_of(storage))
+    trials = [study.ask(optuna.samplers.RandomSampler(seed=0)) for _ in range(3)]
+    arch, scores = SPACE.smallest.to_json(), score(SPACE.smallest)
+    study.tell(trials[0], arch, scores)
+    for trial in trials[:2]:
+        study.give_up(trial.number)
+        study.give_up(trial.number)
+    study.tell(trials[1], arch, scores)
+    assert [trial.number for trial in study.complete()] == [0, trials[0].number]
+    assert [trial.number for trial in study.live()] == [0, trials[0].number, trials[2].number]
+
+
+def test_nsga2_takes_a_population():
+    """A first generation is drawn at random; with the default the whole search would be."""
+    few = run(None, "nsga2", 60, population=10)
+    assert few.trials[:10] == run(None, "nsga2", 60, population=50).trials[:10]
+    assert few.trials != run(None, "nsga2", 60, population=50).trials
+
+
 def settings_of(storage):
     """That a search of ``run`` was begun with."""
     return optuna.load_study(study_name="search", storage=storage).user_attrs["settings"]
@@ -230,6 +253,11 @@ def test_what_cannot_be_searched_is_refused(tmp_path):
         start(algorithm="darts")
     with pytest.raises(ValueError, match="search: trials must be at least 1, got 0"):
         start(trials=0)
+    for algorithm in ("spos", "nsga2"):
+        with pytest.raises(ValueError, match="search: population must be at least 2, got 0"):
+            start(algorithm=algorithm, population=0)
+    with pytest.raises(ValueError, match="search: seed must be at least 0, got -1"):
+        start(seed=-1)
     narrow = Constraint("width in channels", 10.0, width)
     with pytest.raises(
         ValueError, match=r"search: limit of width in channels must be at least 880"

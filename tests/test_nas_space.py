@@ -235,6 +235,10 @@ def test_what_is_no_architecture_is_refused():
     words[0] = words[0].replace("['kernel']", "another order or type")
     turned = nas.Arch("toy", arch.genes[::-1])
     provoke(ValueError, words, lambda: space.validate(turned))
+    other = nas.Arch("toy", tuple((k, 8.0 if k == "width" else v) for k, v in arch.genes))
+    assert other == arch
+    assert other.hash != arch.hash
+    provoke(ValueError, words, lambda: space.validate(other))
     for text in ("", "[]", '{"schema": 1}', '{"schema": 1, "space": "toy", "genes": 3}'):
         with pytest.raises(ValueError, match=r"Arch.from_json: text must be JSON of an Arch"):
             nas.Arch.from_json(text)

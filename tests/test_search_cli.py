@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+import yaml
 from house_form import FORM
 from two_grounds import write_two_grounds
 
@@ -111,7 +112,9 @@ def test_from_a_supernet_to_a_network(trained, tmp_path, capsys):
     assert (trained / "search" / "best-random.json").is_file()
     out = tmp_path / "found"
     derive = ["search", "derive", "--run", str(trained), "--out", str(out), "--epochs", "3"]
-    assert cli.main([*derive, "--learning_rate", "0.01"]) == 0
+    derive += ["--learning_rate", "0.01"]
+    assert cli.main(derive) == 0
+    assert (out / "scores.json").is_file()  # it was validated
     best = nas.Arch.from_json((trained / "search" / "best.json").read_text())
     state = torch.load(out / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     network = nas.spvnas(4, width=0.25, voxel_size=0.2).build(best)
@@ -119,6 +122,18 @@ def test_from_a_supernet_to_a_network(trained, tmp_path, capsys):
     assert cli.main(["validate", "--run", str(out)]) == 0
     assert json.loads((out / "scores.json").read_text())["accuracy"] > 0.8
     assert json.loads((out / "measured.json").read_text())["latency_ms"] > 0
+
+    begun = (out / "subnet.pt").read_bytes()
+    other = next(
+        text
+        for trial in content["spos"]["trials"]
+        if (text := json.dumps(trial["arch"])) != best.to_json()
+    )
+    (tmp_path / "other.json").write_text(other)
+    capsys.readouterr()
+    assert cli.main([*derive, "--arch", str(tmp_path / "other.json")]) == 1
+    assert "train: model.network must be as in" in capsys.readouterr().err
+    assert (out / "subnet.pt").read_bytes() == begun
 
 
 def test_candidates_are_timed_until_one_keeps_to_the_limit():
@@ -174,6 +189,23 @@ def test_candidates_are_timed_and_weighed(trained, capsys):
     capsys.readouterr()
 
 
+def test_a_limit_that_nothing_keeps_to_when_it_is_timed(trained, capsys, monkeypatch):
+    """The result is kept: the fastest, and a line that says so."""
+    times = iter(range(10_000, 99_999))
+    monkeypatch.setattr("torchsparse_lite.nas.candidates.network_latency", lambda *_: next(times))
+    limit = limit_of(trained, 0.7)
+    arguments = ["--limit_ms", str(limit), "--trials", "3", "--measured", "--scans", "1"]
+    capsys.readouterr()
+    assert cli.main(["search", "run", "--run", str(trained), *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(f"none keeps to {limit:g} ms when it is timed; this is the fastest") == 2
+    written = json.loads((trained / "search" / f"spos-0-{limit:g}ms.json").read_text())
+    for found in written["searches"].values():
+        assert len(found["trials"]) == 3
+        assert all(trial["latency_ms"] > limit for trial in found["trials"])
+        assert found["best"]["measured_ms"] > limit
+
+
 def test_a_trained_network_is_pruned(trained, tmp_path, capsys):
     """To networks of fewer channels and taps, some of which are still right."""
     plain, run = tmp_path / "plain", tmp_path / "pruned"
@@ -189,13 +221,24 @@ def test_a_trained_network_is_pruned(trained, tmp_path, capsys):
     assert cli.main(["search", "prune", "--run", str(plain), "--out", str(run)]) == 0
     assert f"tsl search profile --run {run}" in capsys.readouterr().out
     assert cli.main(["search", "profile", "--run", str(run), "--check", "0"]) == 0
-    arguments = ["--limit_ms", "1000", "--trials", "4", "--algorithm", "random"]
+    table = LatencyTable.load(run / "latency.json")
+    config = yaml.safe_load((run / "config.yaml").read_text())["model"]["network"]
+    space = nas.search_space(**config["init_args"]["space"])
+    low, high = (table.predict(space.build(arch)) for arch in (space.smallest, space.largest))
+    limit = (low + high) / 2
+    arguments = ["--limit_ms", str(limit), "--trials", "12", "--algorithm", "random"]
     assert cli.main(["search", "run", "--run", str(run), *arguments]) == 0
     (result,) = (run / "search").glob("random-*.json")
     scores = json.loads(result.read_text())["searches"]["random"]
+    assert all(trial["latency_ms"] <= limit < high for trial in scores["trials"])
     assert max(trial["miou"] for trial in scores["trials"]) > 0.5
-    arch = nas.Arch.from_json((run / "search" / "best.json").read_text())
+    best = run / "search" / "best.json"
+    arch = nas.Arch.from_json(best.read_text())
     assert arch.space.startswith("pruning-")
+    out = tmp_path / "trained_on"
+    derive = ["search", "derive", "--run", str(run), "--out", str(out), "--epochs", "2"]
+    assert cli.main([*derive, "--learning_rate", "0.01"]) == 0
+    assert json.loads((out / "scores.json").read_text())["miou"] > 0.5
 
 
 def test_what_cannot_be_searched_is_said_once(trained, tmp_path, capsys):
@@ -233,8 +276,13 @@ def test_what_cannot_be_searched_is_said_once(trained, tmp_path, capsys):
     assert "--measured must be without --anywhere" in refused(trained, capsys, *both)
     nothing = ["--limit_ms", "1000", "--data.val", "[]"]
     assert "data.val must be at least one data set, got none" in refused(trained, capsys, *nothing)
-    more = ["--limit_ms", "1000", "--trials", "2", "--calibration", "2", "--seed", "9"]
-    assert "calibration" in refused(trained, capsys, *more)
+    for option, name in (("--calibration", "calibration"), ("--data.batch_size", "data")):
+        more = ["--limit_ms", "1000", "--trials", "2", option, "3", "--seed", "9"]
+        words = f"search: {name} and latency table must be as in"
+        assert words in refused(trained, capsys, *more)
+    assert "search: --scans must be at least 1, got 0" in refused(
+        trained, capsys, "--limit_ms", "1000", "--scans", "0"
+    )
     capsys.readouterr()
     assert cli.main(["validate", "--run", str(trained)]) == 1
     assert "must be of a network, got a supernet's. Take a network out" in capsys.readouterr().err

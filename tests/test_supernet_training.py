@@ -211,6 +211,23 @@ def extracted(module, arch, batches):
     return network, plain.eval()
 
 
+def test_subnets_of_a_step_share_one_grid(monkeypatch):
+    made = []
+
+    def grid(*arguments):
+        made.append(tsl.PointGrid(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr("torchsparse_lite.nas.grids.PointGrid", grid)
+    module = pretend(module_of(sandwich=True, subnets=2))
+    module.train()
+    batch = next(iter(loader(2)))
+    module.training_step(batch, 0).backward()
+    assert len(made) == 1
+    module.training_step(batch, 1)
+    assert len(made) == 2
+
+
 def test_validation_is_of_the_largest_subnet_taken_out():
     """Recalibrated with the batches of the epoch; the supernet is as before."""
     module = pretend(module_of())

@@ -115,6 +115,17 @@ def test_loss_arguments():
     plain = SegmentationLoss()(scores, labels)
     assert float(plain) == pytest.approx(float(nn.functional.cross_entropy(scores, labels)))
     weighted = SegmentationLoss(class_weights=[0.0, 1.0])(scores, labels)
+    first = torch.where(labels == 0, 0, 255)
+    for lovasz in (0.0, 1.0):  # where no class weighs anything, the cross-entropy is none
+        leaf = scores.clone().requires_grad_()
+        nothing = SegmentationLoss(lovasz, class_weights=[0.0, 1.0])(leaf, first)
+        assert nothing.item() == pytest.approx(lovasz * lovasz_softmax(scores, first).item())
+        nothing.backward()
+        assert leaf.grad.isfinite().all()
+        assert bool(leaf.grad.any()) == bool(lovasz)
+    for factor in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="SegmentationLoss: class_weights must be at least 0"):
+            SegmentationLoss(class_weights=[1.0, factor])
     assert float(weighted) == pytest.approx(2 + math.log(1 + math.exp(-2)))
     with pytest.raises(ValueError, match="SegmentationLoss: lovasz must be at least 0"):
         SegmentationLoss(lovasz=-1)

@@ -4,8 +4,6 @@
 Importing this package touches no device.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 from torchsparse_lite import nn
 from torchsparse_lite._native import has_cuda
 from torchsparse_lite.cloud_grid import CloudGrid
@@ -24,12 +22,8 @@ from torchsparse_lite.neighborhoods import (
 from torchsparse_lite.point_grid import PointGrid
 from torchsparse_lite.points import PointTensor
 from torchsparse_lite.tensor import SparseTensor, cat
+from torchsparse_lite.version import __version__
 from torchsparse_lite.voxelize import Voxelized, devoxelize, sparse_quantize, voxelize
-
-try:
-    __version__ = version("torchsparse_lite")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0+unknown"
 
 __all__ = [
     "STENCILS",

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from torchsparse_lite._native import simd_kernels
+from torchsparse_lite.version import __version__
 
 __all__ = ["describe_gpu", "describe_machine"]
 
@@ -25,6 +26,7 @@ def describe_machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "torchsparse_lite": __version__,
     }
 
 

@@ -54,11 +54,16 @@ class Derive(SupernetCommand):
         weights = out / "subnet.pt"
         network = supernet.get_active_subnet()
         recalibrate(network, ((points,) for points in self.calibration()))
-        save_weights(network, weights)
         config = self._config_of(arch)
-        train(["--config", config, "--run", str(out), "--init", str(weights), "--resume"])
+        how = ["--config", config, "--run", str(out), "--init", str(weights), "--resume"]
+        if not self.trainer.is_global_zero:  # a further process of the training begins here, too
+            train(how)
+            return
+        if not (out / CONFIG).is_file():  # or a run has begun with what is there
+            save_weights(network, weights)
         ms = network_latency(network, self.scan(), self.setting)
         told = {"latency_ms": ms, **self.setting.describe(), "threads": torch.get_num_threads()}
+        train(how)
         write_whole(self.name, out / _MEASURED, (json.dumps(told, indent=2) + "\n").encode())
         print(f"latency of the network, fused, on one scan: {ms:.1f} ms, see {out / _MEASURED}")
 

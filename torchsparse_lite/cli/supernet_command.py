@@ -58,6 +58,8 @@ class SupernetCommand(TrainedCommand):
         if not self.datamodule.val:
             remedy = "Give scans with labels: --data.val '[{split: val}]'."
             refuse("search: data.val", "at least one data set", "none", remedy)
+        if count < 1:
+            refuse("search: --scans", "at least 1", count, "Score networks on a scan, at least.")
         loader = self.datamodule.val_dataloader()
         samples, collate = loader.dataset, loader.collate_fn
         count = min(count, len(samples))

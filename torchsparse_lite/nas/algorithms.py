@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.random import Generator
 
-from torchsparse_lite.errors import check_choice, needs_extra
+from torchsparse_lite.errors import check_choice, needs_extra, refuse
 from torchsparse_lite.nas.arch import Arch
 from torchsparse_lite.nas.constraint import Fit
 from torchsparse_lite.nas.space import SearchSpace
@@ -20,6 +20,7 @@ from torchsparse_lite.nas.storage import ARCH, SCORES, is_complete
 __all__ = ["EVOLUTIONS", "Algorithm", "Evolution", "algorithm_of"]
 
 _GENERATIONS, _LEAST_POPULATION = 10, 8
+_NSGA2_POPULATION = 50
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,17 @@ class _Nsga2(Algorithm):
 
     draws = 1
 
+    def __init__(self, space: SearchSpace, seed: int, fit: Fit, population: int) -> None:
+        super().__init__(space, seed, fit)
+        self._population = population
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"population": self._population}
+
     def _sampler_with(self, seed: int) -> Any:
         samplers = needs_extra("search", "optuna.samplers", "search")
-        return samplers.NSGAIISampler(seed=seed)
+        return samplers.NSGAIISampler(population_size=self._population, seed=seed)
 
     def propose(self, trial: Any, before: Sequence[Any], rng: Generator) -> Arch:
         chosen = {
@@ -177,13 +186,18 @@ def algorithm_of(
         space: of the architectures.
         fit: makes proposals meet the constraint.
         trials: of the whole search.
-        population: of an evolution; by default that of the paper or, if there are few trials, so
-            many that there are ten generations.
+        population: of an evolution or of NSGA-II; by default that of the paper, 50 for NSGA-II,
+            or, if there are few trials, so many that there are ten generations.
         seed: of what Optuna draws.
     """
     check_choice("search: algorithm", name, (*EVOLUTIONS, "nsga2", "random"))
-    if name not in EVOLUTIONS:
-        return (_Nsga2 if name == "nsga2" else _Random)(space, seed, fit)
+    if population is not None and population < 2:
+        remedy = "Leave it out for the default."
+        refuse("search: population", "at least 2", population, remedy)
+    if name == "random":
+        return _Random(space, seed, fit)
+    few = max(trials // _GENERATIONS, _LEAST_POPULATION)
+    if name == "nsga2":
+        return _Nsga2(space, seed, fit, population or min(_NSGA2_POPULATION, few))
     whole = EVOLUTIONS[name]
-    few = min(whole.population, max(trials // _GENERATIONS, _LEAST_POPULATION))
-    return _Evolving(space, seed, fit, whole.scaled(population or few))
+    return _Evolving(space, seed, fit, whole.scaled(population or min(whole.population, few)))

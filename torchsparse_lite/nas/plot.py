@@ -26,14 +26,14 @@ def draw_search(
         limit: of it.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        RuntimeError: matplotlib is not installed.
     """
     plt = needs_extra("draw_search", "matplotlib.pyplot", "viz")
     figure, axes = plt.subplots(figsize=(8, 5))
     for (name, result), color in zip(results.items(), ("tab:blue", "tab:orange"), strict=False):
         x = [found.scores[cost] for found in result.trials]
         y = [found.scores["miou"] for found in result.trials]
-        axes.scatter(x, y, s=12, alpha=0.35, color=color)
+        axes.scatter(x, y, s=12, alpha=0.35, color=color, label=f"{name}: trials")
         in_two = replace(result, objectives={"miou": True, cost: False})
         front = sorted((f.scores[cost], f.scores["miou"]) for f in in_two.pareto)
         axes.step(*zip(*front, strict=True), where="post", color=color, label=f"{name}: front")

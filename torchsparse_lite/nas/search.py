@@ -109,8 +109,8 @@ def search(
             on; an evolution keeps its population then, so say which one it had.
         algorithm: a key of :data:`~torchsparse_lite.nas.algorithms.EVOLUTIONS`, "nsga2" for all
             objectives together, or "random".
-        population: of an evolution; by default that of the paper or, if there are few trials, so
-            many that there are ten generations.
+        population: of an evolution or of NSGA-II; by default that of the paper, 50 for NSGA-II,
+            or, if there are few trials, so many that there are ten generations.
         constraint: on all architectures; those that do not meet it are made smaller, and those
             that are drawn at random as wide as it allows.
         seed: of all that is drawn.
@@ -125,11 +125,14 @@ def search(
 
     Raises:
         ValueError: an unknown algorithm; a constraint that no architecture can meet; a search of
-            this name with other settings.
+            this name with other settings; no trials, a population below 2 or a seed below 0;
+            scores that are not finite; a storage that is no URL of an RDB.
         OSError: the storage cannot be reached.
     """
     if trials < 1:
         refuse("search: trials", "at least 1", trials, "Look at one architecture, at least.")
+    if seed < 0:
+        refuse("search: seed", "at least 0", seed, "Take another number.")
     fit = Fit(space, constraint)
     by = algorithm_of(algorithm, space, fit, trials=trials, population=population, seed=seed)
     settings = {

@@ -140,7 +140,7 @@ class SearchSpace:
             remedy = "Take the space that it was made for."
             refuse("SearchSpace.validate: arch", f"of space {self.name}", arch.space, remedy)
         plain = self.arch(arch)
-        if plain != arch:
+        if plain.to_json() != arch.to_json():  # 2 and 2.0 are equal, and not the same in JSON
             remedy = "Make it with SearchSpace.arch, which leaves out what does not matter."
             rule = "of the genes that matter, in the order of the space"
             actual = sorted(arch.keys() - plain.keys()) or "another order or type"

@@ -147,18 +147,17 @@ class SharedStudy:
 
     def tell(self, trial: Any, arch: str, scores: Mapping[str, float]) -> None:
         """What came of a trial; it no longer counts if others took it for dead."""
-        finished = needs_extra("search", "optuna.exceptions", "search").UpdateFinishedTrialError
-        try:
+        with suppress(_finished()):
             trial.set_user_attr(ARCH, arch)
             trial.set_user_attr(SCORES, dict(scores))
-        except finished:
-            return
-        self._study.tell(trial, [scores[objective] for objective in self._objectives])
+            values = [scores[objective] for objective in self._objectives]
+            self._study.tell(trial, values, skip_if_finished=True)
 
     def give_up(self, number: int) -> None:
-        """The trial does not count."""
+        """The trial does not count, unless it is finished meanwhile."""
         failed = needs_extra("search", "optuna.trial", "search").TrialState.FAIL
-        self._study.tell(number, state=failed)
+        with suppress(_finished()):
+            self._study.tell(number, state=failed, skip_if_finished=True)
 
     def free_the_dead(self) -> None:
         """Give up trials of processes that are no more.
@@ -184,6 +183,14 @@ class SharedStudy:
         if key not in self._pulses or self._pulses[key][0] != pulse:
             self._pulses[key] = (pulse, now)
         return now - self._pulses[key][1] > _SILENCE_S
+
+
+def _finished() -> type[Exception]:
+    """What Optuna raises when another process has told of a trial."""
+    error: type[Exception] = needs_extra(
+        "search", "optuna.exceptions", "search"
+    ).UpdateFinishedTrialError
+    return error
 
 
 def _opened(storage: str | None, name: str, more_is_better: Any) -> Any:

@@ -93,8 +93,12 @@ class SegmentationLoss(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        if lovasz < 0:
+        if not lovasz >= 0:
             refuse("SegmentationLoss: lovasz", "at least 0", lovasz, "0 leaves the term out.")
+        factors = list(class_weights or ())
+        if not all(factor >= 0 for factor in factors):
+            remedy = "0 leaves a class out."
+            refuse("SegmentationLoss: class_weights", "at least 0", factors, remedy)
         if not 0.0 <= balance <= 1.0 or (balance and class_weights is not None):
             remedy = "Give one of class_weights and balance."
             refuse(
@@ -125,15 +129,19 @@ class SegmentationLoss(nn.Module):
         Returns:
             Scalar; zero, with a gradient of zero, where no point counts.
         """
-        if not bool((labels != IGNORE).any()):
-            return scores.sum() * 0.0
-        loss = nnf.cross_entropy(
-            scores.float(),
-            labels,
-            self.weight,
-            ignore_index=IGNORE,
-            label_smoothing=self.label_smoothing,
-        )
+        # Of points whose classes all weigh nothing, the cross-entropy would be 0 / 0.
+        counted = labels[labels != IGNORE]
+        loss = scores.sum() * 0.0
+        if not len(counted):
+            return loss
+        if self.weight is None or bool(self.weight[counted].any()):
+            loss = nnf.cross_entropy(
+                scores.float(),
+                labels,
+                self.weight,
+                ignore_index=IGNORE,
+                label_smoothing=self.label_smoothing,
+            )
         if self.lovasz:
             loss = loss + self.lovasz * lovasz_softmax(scores, labels)
         return loss

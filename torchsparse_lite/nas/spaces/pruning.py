@@ -11,12 +11,14 @@ from typing import Any
 
 from torch import nn
 
+from torchsparse_lite.errors import refuse
 from torchsparse_lite.kernel_map import STENCILS
 from torchsparse_lite.models.blocks import Kernel
 from torchsparse_lite.models.minkunet import Stage, UNetShape
 from torchsparse_lite.models.spvcnn import SPVCNN, as_spvcnn
 from torchsparse_lite.nas.arch import Arch, Value
 from torchsparse_lite.nas.space import Gene, SearchSpace
+from torchsparse_lite.nas.spaces.stages import check_positive
 from torchsparse_lite.nn import BatchNorm
 
 __all__ = ["options_of", "pruning", "pruning_of"]
@@ -89,7 +91,10 @@ def pruning(
     quantum: int = 8,
     least: float = 0.2,
 ) -> SearchSpace:
-    """Channels of every layer, and taps of every stage, of one network.
+    """Channels of stem, stages, transitions and blocks of one network, and taps of its cubes.
+
+    Layers of the stem keep their ratios. The widths of the point branch and kernels other than the
+    whole 3x3x3 stay as they are.
 
     Args:
         shape: of the network, from :func:`pruning_of`, as everything else.
@@ -99,8 +104,14 @@ def pruning(
         quantum: channels are multiples of it, or all.
         least: share of the channels that stays, at least.
 
+    Raises:
+        ValueError: a quantum that is not positive, or a share that is none.
+
     Source: ratios by layer as in He et al., "AMC", ECCV 2018.
     """
+    check_positive("pruning", quantum=quantum)
+    if not 0 < least <= 1:
+        refuse("pruning: least", "above 0, at most 1", least, "1 leaves all channels.")
     whole = _shape_of(shape)
 
     def channels(name: str, most: int) -> Gene:
@@ -173,5 +184,6 @@ def _pruned(whole: UNetShape, arch: Arch) -> UNetShape:
             )
         )
     down = len(whole.down)
-    stem = (size("stem", whole.stem[-1]),) * len(whole.stem)
+    share = size("stem", whole.stem[-1]) / whole.stem[-1]
+    stem = tuple(max(round(share * width), 1) for width in whole.stem)
     return replace(whole, stem=stem, down=tuple(stages[:down]), up=tuple(stages[down:]))

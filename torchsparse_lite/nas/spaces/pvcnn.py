@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from torchsparse_lite.errors import check_choice
 from torchsparse_lite.models.pvcnn import PVCNN, PVCNNPlusPlus, pvcnn
+from torchsparse_lite.models.pvcnn_shape import PVCNN_PRESETS
 from torchsparse_lite.nas.arch import Arch
 from torchsparse_lite.nas.space import Gene, SearchSpace
 
@@ -20,8 +22,12 @@ def pvcnn_grid(preset: str = "s3dis") -> SearchSpace:
     Args:
         preset: a key of :data:`~torchsparse_lite.models.PVCNN_PRESETS`.
 
+    Raises:
+        ValueError: no such preset.
+
     Source: Liu et al., "Point-Voxel CNN", NeurIPS 2019, whose smaller networks are on this grid.
     """
+    check_choice("pvcnn_grid: preset", preset, PVCNN_PRESETS)
 
     def network(arch: Arch, **options: Any) -> PVCNN | PVCNNPlusPlus:
         width, resolution = float(arch["width"]), float(arch["resolution"])

@@ -75,11 +75,16 @@ def from_net_config(config: Mapping[str, Any], quantum: int = 4) -> Arch:
     Raises:
         ValueError: a module is missing, or a number is none of the space.
     """
+    outputs = _entry(config, "output_channels")
+    if len(outputs) != len(_HIGH) or int(outputs[0]) != _HIGH[0]:
+        rule = f"{len(_HIGH)} numbers, the first of them {_HIGH[0]}"
+        remedy = "Give the net.config of a network that SPVNAS released."
+        refuse("from_net_config: output_channels", rule, outputs, remedy)
     values: dict[str, Value] = {}
     for number, ours in enumerate(_STAGES, 1):
         theirs = _their_name(ours)
         depth = int(_entry(config, f"{theirs}.feature"))
-        values[f"{ours}.channels"] = int(_entry(config, "output_channels")[number])
+        values[f"{ours}.channels"] = int(outputs[number])
         values[f"{ours}.transition"] = int(_entry(config, f"{theirs}.transition"))
         values[f"{ours}.depth"] = depth
         for block in range(depth):
