@@ -253,7 +253,7 @@ def table_of(size="0.2x0.2x0.3", **options):
     }
     maps = {(size, *key): ms for key, ms in MAPS.items()}
     machine, threads = HERE.describe(), torch.get_num_threads()
-    return LatencyTable(machine, threads, grids, maps, **options)
+    return LatencyTable(machine, threads, 1000, grids, maps, **options)
 
 
 def test_a_prediction_is_the_sum_of_the_parts():
@@ -317,7 +317,7 @@ def test_a_table_is_kept_as_it_is(tmp_path):
     table.save(path)
     again = LatencyTable.load(path)
     assert again.predict(small()) == table.predict(small())
-    for name in ("machine", "threads", "factor", "offset_ms", "errors", "maps"):
+    for name in ("machine", "threads", "points", "factor", "offset_ms", "errors", "maps"):
         assert getattr(again, name) == getattr(table, name), name
     assert again.operations.keys() == table.operations.keys()
 
@@ -347,7 +347,7 @@ def test_tables_of_other_machines_are_refused(tmp_path):
     provoke(ValueError, ["of schema"], lambda: LatencyTable.load(path, anywhere=True))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1}', "latency"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', "latency"])
 def test_other_files_are_no_tables(tmp_path, text):
     path = tmp_path / "latency.json"
     words = ["LatencyTable.load: path", "a file", "profile"]

@@ -256,6 +256,9 @@ def test_what_cannot_be_searched_is_said_once(trained, tmp_path, capsys):
         message = refused(trained, capsys, "--limit_ms", "1000")
         assert "latency.json must be of this machine" in message
         assert "got processor Abacus" in message
+        table.write_text(json.dumps({**json.loads(before), "points": 7}))
+        message = refused(trained, capsys, "--limit_ms", "1000")
+        assert "LatencyTable.check_scan: scan must be of 7 points, as that of the table" in message
         table.unlink()
         assert "must be a file" in refused(trained, capsys, "--limit_ms", "1000")
         table.write_text(json.dumps(content))

@@ -82,6 +82,7 @@ class RunSearch(SupernetCommand):
         anywhere, is_measured = self.config["anywhere"], self.config["measured"]
         self._table = LatencyTable.load(self.folder / TABLE, self.setting, anywhere=anywhere)
         supernet, scan = self.model.supernet, validation[0][0]
+        self._table.check_scan(scan)
         self._costs = SubnetCosts(
             supernet, self._table, scan, self.setting, is_measured=is_measured
         )

@@ -34,7 +34,7 @@ from torchsparse_lite.whole_file import write_whole
 
 __all__ = ["LatencyTable", "network_latency", "profile_latency"]
 
-_SCHEMA = 1
+_SCHEMA = 2
 _ROUNDS = 3  # of all measurements: a shared machine is slow for seconds now and then
 _LEAST_FACTOR = 0.5  # less says that whole networks do not grow with their parts: noise
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
@@ -47,6 +47,7 @@ class LatencyTable:
     Attributes:
         machine: on which it was measured, and how, as :meth:`Setting.describe` has it.
         threads: of torch.
+        points: of the scan that it was measured with.
         operations: by voxel size, kind and level.
         maps: milliseconds of each kernel map, by voxel size, form and level.
         factor: of the sum of the parts.
@@ -56,6 +57,7 @@ class LatencyTable:
 
     machine: Mapping[str, str]
     threads: int
+    points: int
     operations: Mapping[tuple[str, str, int], WidthGrid]
     maps: Mapping[tuple[str, str, int], float]
     factor: float = 1.0
@@ -116,6 +118,7 @@ class LatencyTable:
             "schema": _SCHEMA,
             "machine": dict(self.machine),
             "threads": self.threads,
+            "points": self.points,
             "factor": self.factor,
             "offset_ms": self.offset_ms,
             "errors": dict(self.errors),
@@ -153,6 +156,7 @@ class LatencyTable:
             table = cls(
                 content["machine"],
                 content["threads"],
+                content["points"],
                 {
                     (row["voxel_size"], row["kind"], row["level"]): WidthGrid(
                         row["inputs"], row["outputs"], row["ms"]
@@ -173,6 +177,16 @@ class LatencyTable:
         if not anywhere:
             table._check_machine(path, here)
         return table
+
+    def check_scan(self, scan: PointTensor) -> None:
+        """Raise ValueError unless it has as many points as the scan of the table: costs are its."""
+        if len(scan.feats) != self.points:
+            refuse(
+                "LatencyTable.check_scan: scan",
+                f"of {self.points} points, as that of the table",
+                len(scan.feats),
+                "Search on the scans that it was measured with, or measure: tsl search profile.",
+            )
 
     def _check_machine(self, path: Path, setting: Setting) -> None:
         here = {**setting.describe(), "threads": str(torch.get_num_threads())}
@@ -252,6 +266,7 @@ def profile_latency(
     table = LatencyTable(
         setting.describe(),
         torch.get_num_threads(),
+        len(scan.feats),
         {key: middle_of(several) for key, several in grids.items()},
         {key: statistics.median(several) for key, several in maps.items()},
     )
