@@ -13,7 +13,7 @@ from torchsparse_lite.nas.constraint import Constraint
 from torchsparse_lite.nas.search import search
 
 SPACE = nas.spvnas(16)
-LIMIT = 6000.0
+LIMIT = 3000.0
 
 
 def width(arch):
@@ -21,18 +21,30 @@ def width(arch):
 
 
 def score(arch):
-    """Narrow stages down and wide ones up are good; so is a depth of one."""
-    good = sum(
-        (1 if "up" in name else -1) * value for name, value in arch.items() if "channels" in name
+    """Wide up stages are good, the first ones less so, and wide down stages bad; so is depth.
+
+    What meets the limit and is as wide as it allows is far from the best: stages share the width.
+    """
+    worth = sum(
+        (1.0 + int(name.split(".")[1]) if "up" in name else -1.0) * value**0.5
+        for name, value in arch.items()
+        if not name.endswith("depth")
     )
-    return {
-        "good": good - 50.0 * sum(v for n, v in arch.items() if "depth" in n),
-        "width": width(arch),
-    }
+    depth = sum(value for name, value in arch.items() if name.endswith("depth"))
+    return {"good": worth - 5.0 * depth, "width": width(arch)}
 
 
 def run(
-    storage, algorithm, trials, *, seed=0, die_at=-1, population=None, pause_s=0.0, name="search"
+    storage,
+    algorithm,
+    trials,
+    *,
+    seed=0,
+    die_at=-1,
+    population=None,
+    pause_s=0.0,
+    name="search",
+    limit=LIMIT,
 ):
     looked_at = []
 
@@ -50,7 +62,7 @@ def run(
         trials=trials,
         algorithm=algorithm,
         population=population,
-        constraint=Constraint("width in channels", LIMIT, width),
+        constraint=Constraint("width in channels", limit, width),
         seed=seed,
         storage=storage,
         name=name,

@@ -317,4 +317,4 @@ def test_a_call_takes_time():
 def test_results_take_the_commit_from_where_there_is_one(monkeypatch, tmp_path):
     monkeypatch.setenv("TSL_COMMIT", "abc1234")
     monkeypatch.setattr(run, "_ROOT", tmp_path)
-    assert run._commit() == "abc1234"
+    assert run.commit() == "abc1234"

@@ -43,10 +43,13 @@ def test_searches_beat_random_ones(algorithm):
 
 
 def test_evolution_keeps_to_its_settings():
-    """A first generation at random; then mutants of the best, then their children."""
-    result = run(None, "spos", 100, population=50)
+    """A first generation at random; then mutants of the best, then their children.
+
+    Under a limit that all meet; under another all are then made as wide as it allows.
+    """
+    result = run(None, "spos", 100, population=50, limit=width(SPACE.largest))
     first, second = result.trials[:50], result.trials[50:]
-    assert first[0].arch == SPACE.repair(SPACE.largest, lambda arch: width(arch) <= LIMIT)
+    assert first[0].arch == SPACE.largest
     best = sorted(first, key=lambda found: -found.scores["good"])[:10]
     for number, found in enumerate(second):
         near = max(
@@ -54,6 +57,16 @@ def test_evolution_keeps_to_its_settings():
         )
         assert near > (0.5 if number < 25 else 0.3)
     assert np.mean([f.scores["good"] for f in second]) > np.mean([f.scores["good"] for f in first])
+
+
+@pytest.mark.parametrize("algorithm", [*EVOLUTIONS, "random"])
+def test_all_are_as_wide_as_a_limit_allows(algorithm):
+    """Children, too: made smaller only, generations would shrink away from the limit."""
+    result = run(None, algorithm, 200)
+    widths = np.array([width(trial.arch) for trial in result.trials])
+    assert np.all(widths <= LIMIT)
+    assert widths[:100].mean() > 0.97 * LIMIT
+    assert widths[100:].mean() > 0.97 * LIMIT
 
 
 def test_the_front_is_what_nothing_beats():

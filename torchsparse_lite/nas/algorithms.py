@@ -157,9 +157,11 @@ class _Evolving(Algorithm):
             return self._fresh(rng)
         if place - begun < evolution.mutants * evolution.population or len(parents) == 1:
             parent = parents[int(rng.integers(len(parents)))]
-            return self._fit(self._space.mutate(parent, rng, evolution.probability))
-        one, other = rng.choice(len(parents), 2, replace=False)
-        return self._fit(self._space.crossover(parents[one], parents[other], rng))
+            child = self._space.mutate(parent, rng, evolution.probability)
+        else:
+            one, other = rng.choice(len(parents), 2, replace=False)
+            child = self._space.crossover(parents[one], parents[other], rng)
+        return self._fit(child, fill=True)  # repaired both ways, or generations shrink
 
     def _parents(self, generations: Sequence[Any], sign: int) -> list[Arch]:
         """The best so far, each once: those with the least score times ``sign``.

@@ -52,19 +52,21 @@ class Fit:
     def __init__(self, space: SearchSpace, constraint: Constraint | None) -> None:
         self._space = space
         self._constraint = constraint
+        self._binds = False
         if constraint is not None:
             self._cheapest = _meeting(constraint, space)
+            self._binds = not constraint.is_met(space.largest)
 
     def __call__(self, arch: Arch, *, fill: bool = False) -> Arch:
         """The architecture or one near it that meets the constraint.
 
         Args:
             arch: of the space.
-            fill: make it as wide as the constraint allows.
+            fill: make it as wide as the constraint allows, if that is not as wide as can be.
         """
         if self._constraint is None:
             return arch
-        fitting = self._space.repair(arch, self._constraint.is_met, fill=fill)
+        fitting = self._space.repair(arch, self._constraint.is_met, fill=fill and self._binds)
         return self._cheapest if fitting is None else fitting
 
     def is_kept(self, scores: Mapping[str, float]) -> bool:

@@ -111,8 +111,8 @@ def search(
             objectives together, or "random".
         population: of an evolution or of NSGA-II; by default that of the paper, 50 for NSGA-II,
             or, if there are few trials, so many that there are ten generations.
-        constraint: on all architectures; those that do not meet it are made smaller, and those
-            that are drawn at random as wide as it allows.
+        constraint: on all architectures; those that do not meet it are made smaller, and others
+            as wide as it allows, but for NSGA-II, which looks for small ones, too.
         seed: of all that is drawn.
         storage: URL of an RDB such as ``sqlite:///search.db``; None keeps nothing.
         name: of the search in the storage.
