@@ -19,6 +19,8 @@ from torch import nn
 
 from benchmarks.streets import (
     CHOOSE,
+    DERIVED,
+    DERIVED_EPOCHS,
     FEW_SCANS,
     LIMIT,
     UNSEEN,
@@ -37,7 +39,7 @@ from torchsparse_lite import nas
 __all__ = ["rows"]
 
 _WIDTH = 0.5
-_EPOCHS, _MORE_EPOCHS = 5, 2
+_EPOCHS = 5
 _TRIALS = 100
 _SHARES = 32
 
@@ -76,9 +78,9 @@ def rows(runs: Path, seed: int) -> list[dict[str, Any]]:
     even.write_text(shares[share].to_json())
     for kind, arch in (("found", best), ("evenly", even)):
         where = ("--run", supernet, "--arch", arch, "--out", made[kind])
-        timed(made[kind] / "measured.json", "search", "derive", *where, "--epochs", _MORE_EPOCHS)
+        timed(made[kind] / "measured.json", "search", "derive", *where, *DERIVED)
     width = once("width", lambda: width_as_fast_as(found, scan))
-    as_long = ("--trainer.max_epochs", _EPOCHS + _MORE_EPOCHS)
+    as_long = ("--trainer.max_epochs", _EPOCHS + DERIVED_EPOCHS)
     trained(made["narrow"], "train", *small, *of_width(width), *as_long)
     networks = {
         "whole": narrowed(_WIDTH),

@@ -209,11 +209,13 @@ def _nothing_line(result: dict[str, Any]) -> str:
 
 def _frames_table(result: dict[str, Any]) -> str:
     caption = (
-        "The network found for the first seed and SPVCNN of the same latency, both trained from "
-        f"nothing on real frames of sequence 00, tested on 08/000000. {_source(result)}."
+        "The network found for the first seed and SPVCNN of the same latency, both trained on real "
+        "frames of sequence 00, from nothing and from what they learned on simulated streets; "
+        f"tested on 08/000000. {_source(result)}."
     )
     columns: Columns = {
         "network": lambda row: row["network"],
+        "weights from": lambda row: row["weights_from"],
         "latency, ms": lambda row: f"{row['latency_ms']:.0f}",
         **_SCORES,
         "minutes": lambda row: f"{row['minutes']:.0f}",

@@ -34,6 +34,7 @@ SUITES = {
     "peers": ("cpu", "cuda"),
 }
 """Devices on which each of them runs."""
+_PRODUCT = ("csrc", "torchsparse_lite", "CMakeLists.txt")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -126,9 +127,26 @@ def commit() -> str:
 
     A copy without its history takes it from the environment, ``TSL_COMMIT``.
     """
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return _git("describe", "--always", "--dirty", "--exclude", "*") or _named_commit()
+
+
+def product_commit() -> str:
+    """As :func:`commit`, of the last change to what ``tsl`` runs: benchmarks are not part of it."""
+    product = ("--", *(str(_ROOT.parent / name) for name in _PRODUCT))
+    last = _git("log", "-1", "--format=%h", *product)
+    changed = bool(_git("status", "--porcelain", *product))
+    return last + "-dirty" * changed or _named_commit()
+
+
+def _git(*arguments: str) -> str:
+    """What it prints; nothing where there is no history."""
+    command = ["git", *arguments]
     found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or os.environ.get("TSL_COMMIT", "unknown")
+    return found.stdout.strip()
+
+
+def _named_commit() -> str:
+    return os.environ.get("TSL_COMMIT", "unknown")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ streets    for each seed: a supernet on simulated streets, a search under 60 % o
 table      what the latency table of each seed is off by, over random networks
 nothing    the network of the first seed from nothing, for as many steps as the narrowed one: what
            the weights of the supernet are good for
-real       the network of the first seed and the narrowed SPVCNN, both trained from nothing on the
-           real frames of sequence 00, tested on 08/000000
+real       the network of the first seed and the narrowed SPVCNN, both trained on the real frames
+           of sequence 00, from nothing and from what they learned on streets, tested on 08/000000
 ranking    Kendall's tau between the scores of subnets in the first supernet and trained alone
 pruning    channels and taps of a trained SPVCNN under 60 % of its own latency, see
            benchmarks/pruning.py
@@ -40,6 +40,8 @@ from benchmarks.real_scans import frames_of_sequence_0, unseen_frame
 from benchmarks.run import environment, write_result
 from benchmarks.streets import (
     CHOOSE,
+    DERIVED,
+    DERIVED_EPOCHS,
     FEW_SCANS,
     LIMIT,
     UNSEEN,
@@ -57,10 +59,10 @@ from torchsparse_lite import PointTensor, nas
 
 _ROOT = Path(__file__).resolve().parent
 _TRIALS = 250
-_SUPERNET_EPOCHS, _DERIVED_EPOCHS = 8, 6
-_DERIVED_RATE, _DERIVED_TIMES = 0.004, 3
+_SUPERNET_EPOCHS = 8
+_DERIVED_TIMES = 3
 _ALONE_EPOCHS, _ALONE = 3, 12
-_REAL_EPOCHS = 6
+_REAL_EPOCHS, _REAL_RATE_AFTER_STREETS = 6, 0.002
 _CHECKED = 30
 
 
@@ -193,21 +195,20 @@ class _Search:
 
         Networks that are found in two ways can be less apart than one training is from the next.
         """
-        rate = ("--epochs", _DERIVED_EPOCHS, "--learning_rate", _DERIVED_RATE)
         runs, seconds = [], []
         for number in range(_DERIVED_TIMES):
             again = seeded(self.seed + 100 * number) if number else ()
             run = self.runs / "-".join([kind, str(self.seed), *([str(number)] * bool(number))])
             where = ("--run", self.supernet, "--arch", self.archs[kind], "--out", run)
             made = run / "measured.json"
-            seconds.append(timed(made, "search", "derive", *where, *rate, *again))
+            seconds.append(timed(made, "search", "derive", *where, *DERIVED, *again))
             runs.append(run)
         return runs, seconds[0]
 
     def train_as_long(self, name: str, *network: object) -> tuple[list[Path], float]:
         """Train from nothing for as many steps as supernet and found network together."""
         run = self.runs / f"{name}-{self.seed}"
-        epochs = ("--trainer.max_epochs", _SUPERNET_EPOCHS + _DERIVED_EPOCHS)
+        epochs = ("--trainer.max_epochs", _SUPERNET_EPOCHS + DERIVED_EPOCHS)
         return [run], self.train(run, *network, *epochs)
 
     def train(self, run: Path, *network: object) -> float:
@@ -292,21 +293,30 @@ def _real(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
         "narrow": of_width(width),
     }
     scans = ("--data.train", json.dumps(frames_of_sequence_0(data)), "--data.val", "[]")
+    before = {
+        "found": search.derive("found")[0][0],
+        "narrow": search.train_as_long("streets-before-real-narrow", *of_width(width))[0][0],
+    }
+    how = ("--config", "small", *scans, "--trainer.max_epochs", _REAL_EPOCHS)
+    gentle = ("--model.learning_rate", _REAL_RATE_AFTER_STREETS)
     rows = []
     for kind, network in described.items():
-        run = options.runs / f"real-{kind}-{seed}"
-        how = ("--config", "small", *scans, "--trainer.max_epochs", _REAL_EPOCHS)
-        seconds = trained(run, "train", *how, *network)
-        scores = scores_of(run, [unseen_frame(data)])
-        rows.append(
-            {
-                "network": kind,
-                "latency_ms": times[kind],
-                "parameters": sum(p.numel() for p in networks[kind].parameters()),
-                "minutes": round(seconds / 60, 1),
-                **scores,
-            }
-        )
+        init = ("--init", before[kind] / "checkpoints" / "last.ckpt")
+        starts: dict[str, tuple[object, ...]] = {"nothing": (), "streets": (*gentle, *init)}
+        for start, more in starts.items():
+            after = "" if start == "nothing" else f"-after-{start}"
+            run = options.runs / f"real-{kind}{after}-{seed}"
+            seconds = trained(run, "train", *how, *network, *more)
+            rows.append(
+                {
+                    "network": kind,
+                    "weights_from": start,
+                    "latency_ms": times[kind],
+                    "parameters": sum(p.numel() for p in networks[kind].parameters()),
+                    "minutes": round(seconds / 60, 1),
+                    **scores_of(run, [unseen_frame(data)]),
+                }
+            )
     yield rows
 
 

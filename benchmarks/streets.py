@@ -18,6 +18,8 @@ from torchsparse_lite.nas.latency import network_latency
 
 __all__ = [
     "CHOOSE",
+    "DERIVED",
+    "DERIVED_EPOCHS",
     "FEW_SCANS",
     "LIMIT",
     "UNSEEN",
@@ -40,6 +42,9 @@ LIMIT = 0.6
 """Of the latency of the network that is compared with."""
 FEW_SCANS = ("--scans", 12, "--calibration", 4)
 """Arguments of a search of many trials."""
+DERIVED_EPOCHS = 6
+DERIVED = ("--epochs", DERIVED_EPOCHS, "--learning_rate", 0.004)
+"""Arguments with which a network that was found is trained on."""
 _VOXEL_M = 0.2
 _ROUNDS_OF_MANY = 5
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.run import commit
+from benchmarks.run import product_commit
 from torchsparse_lite import cli
 from torchsparse_lite.whole_file import write_whole
 
@@ -42,7 +42,7 @@ def timed(made: Path, *arguments: object) -> float:
     """Run a command unless it ended before; seconds from its first start to its end.
 
     Ends the program with a word if another command made it, or the code of another commit: that
-    would be another network.
+    would be another network. What changed in the benchmarks alone shows in the command.
 
     Args:
         made: file or folder that the command makes; the times are kept beside its run.
@@ -50,7 +50,7 @@ def timed(made: Path, *arguments: object) -> float:
     """
     clock = made.with_name(f"{made.name}.clock.json")
     words = [str(argument) for argument in arguments]
-    by = {"command": words, "commit": commit()}
+    by = {"command": words, "commit": product_commit()}
     times: dict[str, Any] = {"start": time.time(), **by}
     if clock.is_file():
         times = json.loads(clock.read_text())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
@@ -49,10 +50,41 @@ def test_what_ended_is_not_done_again(tmp_path, monkeypatch):
     assert len(calls) == 3
     with pytest.raises(SystemExit, match=r"latency.json was made by another command"):
         training.timed(made, "search", "profile", "--check", 3)
-    monkeypatch.setattr(training, "commit", lambda: "another")
+    monkeypatch.setattr(training, "product_commit", lambda: "another")
     with pytest.raises(SystemExit, match=r"latency.json was made by another commit"):
         training.timed(made, "search", "profile")
     assert len(calls) == 3
+
+
+def test_a_change_of_the_benchmarks_is_not_one_of_the_product(tmp_path, monkeypatch):
+    def git(*words):
+        names = ("-c", "user.name=t", "-c", "user.email=t@t")
+        subprocess.run(["git", *names, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    def commits(name):
+        (tmp_path / name).mkdir(exist_ok=True)
+        with (tmp_path / name / "file.py").open("a") as file:
+            file.write("a = 1\n")
+        changed = run.commit(), run.product_commit()
+        git("add", ".")
+        git("commit", "-m", name)
+        return [*changed, run.commit(), run.product_commit()]
+
+    monkeypatch.setattr(run, "_ROOT", tmp_path / "benchmarks")
+    monkeypatch.setenv("TSL_COMMIT", "named")
+    (tmp_path / "benchmarks").mkdir()
+    assert run.commit() == run.product_commit() == "named"
+    git("init")
+    *_, first, product = commits("torchsparse_lite")
+    assert first == product
+    dirty, same, second, after = commits("benchmarks")
+    assert (dirty, same, after) == (first, first, first)  # the first file is not tracked yet
+    assert second != first
+    dirty, same, third, after = commits("benchmarks")
+    assert (dirty, same, after) == (f"{second}-dirty", first, first)
+    *changed, fourth, after = commits("torchsparse_lite")
+    assert changed == [f"{third}-dirty", f"{first}-dirty"]
+    assert fourth == after
 
 
 def test_what_a_command_depends_on_is_measured_once(tmp_path):
@@ -113,7 +145,7 @@ def test_the_search_has_a_table_for_each_test_that_was_run():
     rows = [
         {"test": "table", "seed": 0, "networks": 30, "median_error": 0.02, "largest_error": 0.1},
         {"test": "nothing", "seed": 0, "network": "found", **SCORES},
-        {"test": "real", "network": "found", **SCORES},
+        {"test": "real", "network": "found", "weights_from": "streets", **SCORES},
         {"test": "ranking", "network": 0, **SCORES},
         {"test": "ranking", "network": "all", "kendall_tau": 0.618},
         {"test": "pruning", "network": "whole", "latency_vs_whole": 1.0, **SCORES},
@@ -123,7 +155,7 @@ def test_the_search_has_a_table_for_each_test_that_was_run():
     assert streets == text  # of the result that has it
     assert "over 30 networks drawn at random, median and largest, of 1 tables: 2.0% and" in table
     assert "from nothing for as many steps: mean IoU 0.500, accuracy 0.900" in nothing
-    assert "| found | 12 | 0.500 | 0.900 | 30 |" in real
+    assert "| found | streets | 12 | 0.500 | 0.900 | 30 |" in real
     assert "1 networks in the supernet and trained alone on the same streets: 0.62" in ranking
     assert "| whole | 12 | 100% | 1.00 M | 0.500 | 0.900 |" in pruned
     (latest,) = report.tables_of([{**first, "date": "3", "rows": first["rows"][:1]}, first])
