@@ -43,7 +43,7 @@ LIMIT = 0.6
 FEW_SCANS = ("--scans", 12, "--calibration", 4)
 """Arguments of a search of many trials."""
 DERIVED_EPOCHS = 6
-DERIVED = ("--epochs", DERIVED_EPOCHS, "--learning_rate", 0.004)
+DERIVED = ("--epochs", DERIVED_EPOCHS)
 """Arguments with which a network that was found is trained on."""
 _VOXEL_M = 0.2
 _ROUNDS_OF_MANY = 5

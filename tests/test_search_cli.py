@@ -112,7 +112,7 @@ def test_from_a_supernet_to_a_network(trained, tmp_path, capsys):
     assert (trained / "search" / "best-random.json").is_file()
     out = tmp_path / "found"
     derive = ["search", "derive", "--run", str(trained), "--out", str(out), "--epochs", "3"]
-    derive += ["--learning_rate", "0.01"]
+    derive += ["--model.learning_rate", "0.01"]
     assert cli.main(derive) == 0
     assert (out / "scores.json").is_file()  # it was validated
     best = nas.Arch.from_json((trained / "search" / "best.json").read_text())
@@ -237,7 +237,7 @@ def test_a_trained_network_is_pruned(trained, tmp_path, capsys):
     assert arch.space.startswith("pruning-")
     out = tmp_path / "trained_on"
     derive = ["search", "derive", "--run", str(run), "--out", str(out), "--epochs", "2"]
-    assert cli.main([*derive, "--learning_rate", "0.01"]) == 0
+    assert cli.main([*derive, "--model.learning_rate", "0.01"]) == 0
     assert json.loads((out / "scores.json").read_text())["miou"] > 0.5
 
 
@@ -331,6 +331,7 @@ def test_a_space_is_the_same_after_its_config_was_written_and_read(trained, tmp_
     assert cli.main([*derive, "--arch", str(arch), *other, "--dtype", "bfloat16"]) == 0
     assert cli.main(["validate", "--run", str(out)]) == 0
     text = (out / "config.yaml").read_text()
+    assert "learning_rate: 0.02" in text  # of the supernet's run
     assert "weight_decay: 0.5" in text  # what the command line says beats the run
     assert "gradient_clip_val: 3.0" in text
     assert json.loads((out / "measured.json").read_text())["dtype"] == "bfloat16"

@@ -37,8 +37,7 @@ class Derive(SupernetCommand):
             "--arch", type=str | None, default=None, help="by default the best found"
         )
         parser.add_argument("--out", required=True, help="folder of its run")
-        parser.add_argument("--learning_rate", type=float, default=0.001)
-        parser.add_argument("--epochs", type=int, default=2)
+        parser.add_argument("--epochs", type=int, default=6)
 
     def run(self) -> None:
         self.load_trained()
@@ -72,7 +71,6 @@ class Derive(SupernetCommand):
         config = self.own_config()
         given = config["model"]["network"]
         config["model"] = {k: v for k, v in config["model"].items() if k not in _OF_SUPERNETS}
-        config["model"]["learning_rate"] = self.config["learning_rate"]
         config["model"]["network"] = {
             "class_path": "torchsparse_lite.nas.derived",
             "init_args": {"space": given["init_args"]["space"], "arch": arch.to_json()},
